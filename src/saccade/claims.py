@@ -1,0 +1,60 @@
+"""What a mechanism may claim, and the probe and tolerance that check each claim: one table.
+
+A claim is a property of a spec *instance* (`big_bird` can be causal, its `Random` blocks then draw among
+earlier ones). `saccade check` and the contract tests read this table and nothing else.
+"""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What one mechanism instance promises. `False` means "not claimed", never "untested".
+
+    Attributes:
+        causal: with `causal=True`, no output depends on a later token or on the length.
+        cross: queries and keys may come from different sequences of different lengths.
+        any_length: every length from 1 works, with no divisibility rule.
+        any_mask: `key_mask` may have holes and left padding, not only right padding.
+        normalised: the weights of a query that sees anything are non-negative and sum to one.
+        exact: equals a dense softmax under a boolean mask.
+    """
+
+    causal: bool = False
+    cross: bool = False
+    any_length: bool = False
+    any_mask: bool = False
+    normalised: bool = False
+    exact: bool = False
+
+    def names(self) -> tuple[str, ...]:
+        """The claims that are made, in the order of the table."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One check: its fixed name, what it shows, and how large a difference it forgives.
+
+    Attributes:
+        name: the name in the table and in `--json`.
+        shows: one sentence for people.
+        claim: the claim that calls for it; `None` for what every mechanism owes.
+        tolerance: largest accepted difference relative to the output's own scale, in float64.
+    """
+
+    name: str
+    shows: str
+    claim: str | None
+    tolerance: float
+
+
+PROBES: tuple[Probe, ...] = (
+    Probe("prefix_causality", "no output depends on later tokens or on the length", "causal", 1e-9),
+    Probe("padding", "what stands behind the key mask, and how much of it, never matters", None, 1e-9),
+    Probe("batch", "an example alone equals the same example in a batch", None, 1e-9),
+    Probe("hidden_nan", "NaN and inf behind the key mask reach no output and no gradient", None, 0.0),
+    Probe("empty_rows", "a query that may see nothing gets zeros and zero gradient", None, 0.0),
+    Probe("lengths", "lengths 1, 2, 63, 250 and 1000 work and give finite outputs", "any_length", 0.0),
+    Probe("gradients", "gradients equal finite differences, for every input", None, 1e-5),
+)
