@@ -1,0 +1,196 @@
+"""Cuts a layout into pieces of work: rectangles of queries and keys that fit into a cache.
+
+Flat tensors hold the tiles of all examples and heads one after the other, `[b * h * tiles, size, d]`. A piece knows
+where in them its queries and keys lie, how to fetch them and where results go.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from saccade.attention.backends._tiles import Workspace
+from saccade.attention.layout import FULL, Group, Layout
+from saccade.shapes import Bool, Float, Int, Tensor
+
+CHUNK_SCORES = 1_200_000
+"""Scores in one piece: few enough to stay in a cache of some MB, many enough to feed the matrix products."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the flat tensors are made of."""
+
+    examples: int
+    heads: int
+    key_heads: int
+    n_k: int
+    front: int
+    first_tile: int
+    query_tiles: int
+    key_tiles: int
+
+
+class Piece(ABC):
+    """A rectangle of work. `m` counts its members, each with the same number of queries and of keys."""
+
+    bias: Float[Tensor, "#m q k"] | None
+    hidden: Bool[Tensor, "m k"] | None
+
+    @abstractmethod
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """What belongs to the queries of this piece: queries, log-sum-exp, gradient of the output."""
+
+    @abstractmethod
+    def fetch_keys(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
+        """What belongs to the keys of this piece: keys or values."""
+
+    @abstractmethod
+    def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
+        """Write what was computed for the queries; each query belongs to one piece."""
+
+    @abstractmethod
+    def add_keys(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m k d"]) -> None:
+        """Add what was computed for the keys; a key belongs to many pieces."""
+
+
+@dataclass(frozen=True)
+class TilePiece(Piece):
+    """Query tiles with equally long lists of key tiles."""
+
+    queries: Int[Tensor, " m"]
+    keys: Int[Tensor, "m s"]
+    bias: Float[Tensor, "#m q k"] | None
+    hidden: Bool[Tensor, "m k"] | None
+
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """Gather whole tiles."""
+        return work.gather(name, flat, self.queries)
+
+    def fetch_keys(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
+        """Gather whole tiles; the list of a member becomes one row of keys."""
+        return work.gather(name, flat, self.keys.flatten()).view(len(self.keys), -1, flat.shape[2])
+
+    def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
+        """Write whole tiles."""
+        flat.index_copy_(0, self.queries, value.to(flat.dtype))
+
+    def add_keys(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m k d"]) -> None:
+        """Add whole tiles."""
+        flat.index_add_(0, self.keys.flatten(), value.view(-1, *flat.shape[1:]))
+
+
+@dataclass(frozen=True)
+class RowPiece(Piece):
+    """Single queries against all keys of their heads: members are key heads `begin .. end - 1`."""
+
+    begin: int
+    end: int
+    n_k: int
+    rows: Int[Tensor, "m q"]
+    there: Bool[Tensor, "m q"]
+    bias: Float[Tensor, "m q k"] | None
+    hidden: Bool[Tensor, "m k"] | None
+
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """Gather single rows."""
+        rows = flat.flatten(0, 1)[:, None]
+        return work.gather(name, rows, self.rows.flatten()).view(*self.rows.shape, -1)
+
+    def _heads(self, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
+        n_heads = flat.shape[0] * flat.shape[1] // self._padded(flat)
+        return flat.view(n_heads, -1, flat.shape[2])[self.begin : self.end, : self.n_k]
+
+    def _padded(self, flat: Float[Tensor, "n s d"]) -> int:
+        return -(-self.n_k // flat.shape[1]) * flat.shape[1]
+
+    def fetch_keys(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
+        """All keys of these heads, where they are."""
+        return self._heads(flat).to(work.dtype)
+
+    def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
+        """Write single rows, those that are there."""
+        flat.flatten(0, 1).index_copy_(0, self.rows[self.there], value[self.there].to(flat.dtype))
+
+    def add_keys(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m k d"]) -> None:
+        """Add to all keys of these heads."""
+        self._heads(flat).add_(value)
+
+
+def pieces(
+    layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
+) -> Iterator[Piece]:
+    """All the work of a layout, cut to fit the workspace."""
+    for group in layout.groups:
+        yield from _tile_pieces(layout, group, sizes, key_mask, work)
+    if layout.rows.numel():
+        yield from _row_pieces(layout, sizes, key_mask, work)
+
+
+def _tile_pieces(
+    layout: Layout, group: Group, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
+) -> Iterator[TilePiece]:
+    """One group, repeated for the examples and heads that are alike, in chunks."""
+    device, table = work.device, layout.table
+    example = group.example + torch.arange(sizes.examples // layout.examples)[:, None, None]
+    head = group.head + torch.arange(sizes.heads // layout.heads)[:, None]
+    lead = example * sizes.heads + head
+    key_lead = example * sizes.key_heads + head // (sizes.heads // sizes.key_heads)
+    queries = (lead * sizes.query_tiles + group.query - sizes.first_tile).flatten()
+    keys = (key_lead[..., None] * sizes.key_tiles + group.keys).flatten(0, 2)
+    shared = len(group.masks) == 1
+    masks = group.masks if shared else group.masks.expand(*lead.shape, -1).flatten(0, 2)
+    bias = _bias(table[group.masks[0]].transpose(0, 1).flatten(1)[None], work) if shared else None
+    hidden_tiles = None if key_mask is None else _tile_mask(~key_mask, sizes, layout.size)
+    step = max(1, CHUNK_SCORES // (layout.size**2 * keys.shape[1]))
+    for begin in range(0, len(queries), step):
+        part = slice(begin, begin + step)
+        if not shared:
+            bias = _bias(table[masks[part]].transpose(1, 2).flatten(2), work)
+        hidden = None
+        if hidden_tiles is not None:
+            key_head, tile = keys[part] // sizes.key_tiles, keys[part] % sizes.key_tiles
+            found = hidden_tiles[(key_head // sizes.key_heads).to(device), tile.to(device)].flatten(1)
+            hidden = found if bool(found.any()) else None
+        yield TilePiece(queries[part].to(device), keys[part].to(device), bias, hidden)
+
+
+def _row_pieces(
+    layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
+) -> Iterator[RowPiece]:
+    """The dense rows: several key heads at a time, or some rows of one where those are many."""
+    b, h, g, device = sizes.examples, sizes.heads, sizes.key_heads, work.device
+    rows = layout.rows.expand(b, h, -1)
+    lead = torch.arange(b * h).view(b, h, 1)
+    flat = (lead * sizes.query_tiles * layout.size + rows.clamp(min=0) + sizes.front).view(b * g, h // g, -1)
+    there, sees_all = (rows >= 0).reshape(b * g, h // g, -1), bool(layout.row_mask.all())
+    mask = layout.row_mask.expand(b, h, -1, -1)
+    heads_step = max(1, CHUNK_SCORES // max(1, h // g * rows.shape[2] * sizes.n_k))
+    rows_step = max(1, CHUNK_SCORES // (h // g * sizes.n_k)) if heads_step == 1 else rows.shape[2]
+    for begin in range(0, b * g, heads_step):
+        heads = torch.arange(begin, min(begin + heads_step, b * g))
+        hidden = None if key_mask is None else ~key_mask[(heads // g).to(device)]
+        for row in range(0, rows.shape[2], rows_step):
+            part = slice(row, row + rows_step)
+            bias = None
+            if not sees_all:
+                query_head = heads[:, None] % g * (h // g) + torch.arange(h // g)
+                bias = _bias(mask[heads[:, None] // g, query_head, part].flatten(1, 2), work)
+            place, real = (x[heads, :, part].flatten(1).to(device) for x in (flat, there))
+            yield RowPiece(begin, int(heads[-1]) + 1, sizes.n_k, place, real, bias, hidden)
+
+
+def _bias(allowed: Bool[Tensor, "m q k"], work: Workspace) -> Float[Tensor, "m q k"] | None:
+    """0 where a pair is allowed and -inf where not; `None` where all are."""
+    if bool(allowed.all()):
+        return None
+    zeros = torch.zeros(allowed.shape, dtype=work.dtype, device=work.device)
+    return zeros.masked_fill_(~allowed.to(work.device), -math.inf)
+
+
+def _tile_mask(mask: Bool[Tensor, "b k"], sizes: Sizes, size: int) -> Bool[Tensor, "b t s"]:
+    """A mask over keys, cut into tiles; what fills up the last tile is False."""
+    padded = torch.nn.functional.pad(mask, (0, sizes.key_tiles * size - sizes.n_k))
+    return padded.view(len(mask), sizes.key_tiles, size)

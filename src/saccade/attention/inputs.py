@@ -1,0 +1,66 @@
+"""What every attention call owes its inputs: the checks, and keys that are hidden before anything touches them."""
+
+import torch
+from torch import Tensor
+
+from saccade.errors import must_be
+from saccade.shapes import Bool, Float
+
+AXES = {"q": "[b h q d]", "k": "[b g k d]", "v": "[b g k e]"}
+
+
+def validate(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, q_start: int) -> None:
+    """Refuse inputs that do not belong together.
+
+    Raises:
+        ValueError: a shape, dtype, device or position that does not fit; the message names it.
+        TypeError: something that is no tensor.
+    """
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(must_be(name, f"a tensor {AXES[name]}", type(tensor).__name__))
+        if tensor.ndim != 4:
+            raise ValueError(must_be(name, f"of shape {AXES[name]}", tuple(tensor.shape)))
+        if not tensor.is_floating_point() or tensor.dtype != q.dtype:
+            raise ValueError(must_be(name, f"floating point and of q's dtype {q.dtype}", tensor.dtype))
+        if tensor.device != q.device or tensor.shape[0] != q.shape[0]:
+            wanted = f"on q's device {q.device} with q's batch size {q.shape[0]}"
+            raise ValueError(must_be(name, wanted, f"{tensor.device}, {tensor.shape[0]}"))
+    if k.shape[3] != q.shape[3]:
+        raise ValueError(must_be("k's last axis", f"as long as q's, {q.shape[3]}", k.shape[3]))
+    if v.shape[1:3] != k.shape[1:3]:
+        raise ValueError(must_be("v's heads and length", f"k's, {tuple(k.shape[1:3])}", tuple(v.shape[1:3])))
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ValueError(must_be("key heads", f"a divisor of the {q.shape[1]} query heads", k.shape[1]))
+    if isinstance(q_start, bool) or not isinstance(q_start, int) or q_start < 0:
+        raise ValueError(must_be("q_start", "a whole number, at least 0", q_start))
+    if key_mask is not None:
+        _validate_key_mask(key_mask, k)
+
+
+def _validate_key_mask(key_mask: Tensor, k: Tensor) -> None:
+    if not isinstance(key_mask, Tensor) or key_mask.dtype != torch.bool:
+        got = getattr(key_mask, "dtype", type(key_mask).__name__)
+        raise TypeError(must_be("key_mask", "a boolean tensor (True = may be attended)", got))
+    wanted = (k.shape[0], k.shape[2])
+    if key_mask.shape != wanted or key_mask.device != k.device:
+        got = f"{tuple(key_mask.shape)} on {key_mask.device}"
+        raise ValueError(must_be("key_mask", f"of shape [b k] = {wanted} on {k.device}", got))
+
+
+def hide(
+    k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None
+) -> tuple[Float[Tensor, "b g k d"], Float[Tensor, "b g k e"]]:
+    """Zero what stands behind the mask, so that NaN or inf there reaches no output and no gradient."""
+    if key_mask is None:
+        return k, v
+    hidden = ~key_mask[:, None, :, None]
+    return k.masked_fill(hidden, 0), v.masked_fill(hidden, 0)
+
+
+def live_lengths(key_mask: Bool[Tensor, "b k"] | None) -> tuple[int, ...] | None:
+    """How far each example reaches: one past its last real token. `None` where there is no mask."""
+    if key_mask is None:
+        return None
+    position = torch.arange(1, key_mask.shape[1] + 1, device=key_mask.device)
+    return tuple((key_mask * position).amax(1).tolist()) if key_mask.shape[1] else (0,) * len(key_mask)

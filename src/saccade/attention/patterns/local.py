@@ -1,0 +1,118 @@
+"""Full attention and windows: `Full`, `Local` and `Causal`, which is the window that reaches back for ever.
+
+Sources: truncated attention in Longformer (Beltagy et al. 2020); block windows in Big Bird (Zaheer et al. 2020).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
+from saccade.errors import must_be
+from saccade.shapes import Bool, Int
+
+
+@dataclass(frozen=True)
+class Full(Pattern):
+    """Every query sees every key."""
+
+    def sees(self, scope: Scope, at: Pairs) -> Bool[Tensor, "..."]:
+        """Always."""
+        return torch.ones_like(at.q + at.k, dtype=torch.bool)
+
+    def spans(self, scope: Scope, rows: Int[Tensor, " r"], size: int) -> Int[Tensor, "b h r s 2"]:
+        """All key tiles."""
+        span = torch.tensor([0, -(-scope.n_k // size)])
+        return span.expand(1, 1, len(rows), 1, 2)
+
+    def tile_keys(self, scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t m"]:
+        """All tiles are alike."""
+        return torch.zeros_like(tiles.q)[:, None]
+
+
+@dataclass(frozen=True, repr=False)
+class Local(Pattern):
+    """A window: query i sees keys `i - left .. i + right`, itself included and not counted.
+
+    Attributes:
+        left: keys before the query, a whole number or `math.inf`.
+        right: keys after the query; `left` if not given.
+        block: if given, `left` and `right` count whole blocks of this many positions instead: a query in block p
+            sees all of the blocks `p - left .. p + right`.
+    """
+
+    left: float
+    right: float | None = None
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no window, and fill in the symmetric one."""
+        if self.right is None:
+            object.__setattr__(self, "right", self.left)
+        for name in ("left", "right"):
+            object.__setattr__(self, name, _reach(name, getattr(self, name)))
+        if self.block is not None and (type(self.block) is not int or self.block < 1):
+            raise ValueError(must_be("block", "a whole number, at least 1", self.block))
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """`(left, right)`, both known."""
+        assert self.right is not None
+        return self.left, self.right
+
+    def sees(self, scope: Scope, at: Pairs) -> Bool[Tensor, "..."]:
+        """Whether the key (or its block) lies in the window of the query (or of its block)."""
+        left, right = self.reach
+        unit = self.block or 1
+        ahead = at.k // unit - at.q // unit
+        return (ahead >= -left) & (ahead <= right)
+
+    def spans(self, scope: Scope, rows: Int[Tensor, " r"], size: int) -> Int[Tensor, "b h r s 2"]:
+        """One range: from the tile of the first query's leftmost key to that of the last query's rightmost."""
+        left, right = self.reach
+        unit, last = self.block or 1, (scope.n_k - 1) // size
+        first_query, last_query = rows * size // unit, (rows * size + size - 1) // unit
+        low = torch.zeros_like(rows) if left == math.inf else (first_query - int(left)) * unit // size
+        high = (
+            torch.full_like(rows, last)
+            if right == math.inf
+            else ((last_query + int(right) + 1) * unit - 1) // size
+        )
+        return torch.stack([low, high + 1], dim=-1)[None, None, :, None]
+
+    def tile_keys(self, scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t m"]:
+        """Only the distance between the tiles matters, and only near the ends of the window."""
+        if (self.block or 1) > size or size % (self.block or 1):
+            return super().tile_keys(scope, size, tiles)
+        left, right = (reach * (self.block or 1) for reach in self.reach)
+        nearest = -1 if left == math.inf else -(int(left) // size) - 2
+        farthest = 1 if right == math.inf else int(right) // size + 2
+        return (tiles.k - tiles.q).clamp(nearest, farthest)[:, None]
+
+    @property
+    def tile_sizes(self) -> tuple[int, ...]:
+        """The block, if the window is counted in blocks."""
+        return () if self.block is None else (self.block,)
+
+    def __repr__(self) -> str:
+        left, right = self.reach
+        if (left, right, self.block) == (math.inf, 0, None):
+            return "Causal()"
+        window = f"{left}" if left == right else f"{left}, {right}"
+        return f"Local({window})" if self.block is None else f"Local({window}, block={self.block})"
+
+
+def Causal() -> Local:  # noqa: N802 - reads as a pattern, and is one
+    """Query i sees keys `0 .. i`: the window `Local(inf, 0)`, and equal to it."""
+    return Local(math.inf, 0)
+
+
+def _reach(name: str, value: object) -> float:
+    """Check one side of a window."""
+    if value == math.inf and isinstance(value, float):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(must_be(name, "a whole number, at least 0, or inf", value))
+    return value
