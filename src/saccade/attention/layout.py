@@ -49,6 +49,7 @@ class Layout:
 
     Attributes:
         size: positions in a tile, of queries and of keys. Query tiles begin at multiples of it, too.
+        query_tiles: query tiles of one head.
         examples: examples that are told apart, 1 where all are alike.
         heads: heads that are told apart, 1 where all are alike.
         groups: the query tiles that see anything.
@@ -58,12 +59,19 @@ class Layout:
     """
 
     size: int
+    query_tiles: int
     examples: int
     heads: int
     groups: tuple[Group, ...]
     table: Bool[Tensor, "m s s"]
     rows: Int[Tensor, "b h r"]
     row_mask: Bool[Tensor, "b h r k"]
+
+    @property
+    def covers(self) -> bool:
+        """Whether every query tile sees something."""
+        query_tiles = self.examples * self.heads * self.query_tiles
+        return sum(len(group.query) for group in self.groups) == query_tiles
 
     @property
     def visited(self) -> int:
@@ -102,7 +110,8 @@ def _build(pattern: Pattern, scope: Scope, size: int) -> Layout:
     numbers, table = _masks(pattern, scope, size, tiles, is_row)
     keep = numbers >= 0
     tiles, numbers = Pairs(*(axis[keep] for axis in tiles)), numbers[keep]
-    return Layout(size, *shape, _groups(tiles, numbers), table, rows, row_mask)
+    query_tiles = -(-(scope.q_start + scope.n_q) // size) - scope.q_start // size
+    return Layout(size, query_tiles, *shape, _groups(tiles, numbers), table, rows, row_mask)
 
 
 def _rows(

@@ -18,6 +18,9 @@ from saccade.shapes import Bool, Float, Int, Tensor
 CHUNK_SCORES = 1_200_000
 """Scores in one piece: few enough to stay in a cache of some MB, many enough to feed the matrix products."""
 
+SHORTEST_RUN = 8
+"""Query tiles from which on a moving window is worth pieces of its own, head by head."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -52,8 +55,15 @@ class Piece(ABC):
         """Write what was computed for the queries; each query belongs to one piece."""
 
     @abstractmethod
-    def add_keys(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m k d"]) -> None:
-        """Add what was computed for the keys; a key belongs to many pieces."""
+    def add_to_keys(
+        self,
+        work: Workspace,
+        flat: Float[Tensor, "n s d"],
+        weights: Float[Tensor, "m q k"],
+        rows: Float[Tensor, "m q d"],
+        scale: float,
+    ) -> None:
+        """Add `scale * weights^T rows` to the keys of this piece; a key belongs to many pieces."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,60 @@ class TilePiece(Piece):
         """Write whole tiles."""
         flat.index_copy_(0, self.queries, value.to(flat.dtype))
 
-    def add_keys(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m k d"]) -> None:
-        """Add whole tiles."""
-        flat.index_add_(0, self.keys.flatten(), value.view(-1, *flat.shape[1:]))
+    def add_to_keys(
+        self,
+        work: Workspace,
+        flat: Float[Tensor, "n s d"],
+        weights: Float[Tensor, "m q k"],
+        rows: Float[Tensor, "m q d"],
+        scale: float,
+    ) -> None:
+        """Multiply into a workspace, then add whole tiles."""
+        out = work.take("to_keys", len(weights), weights.shape[2], rows.shape[2])
+        torch.baddbmm(out, weights.mT, rows, beta=0, alpha=scale, out=out)
+        flat.index_add_(0, self.keys.flatten(), out.view(-1, *flat.shape[1:]))
+
+
+@dataclass(frozen=True)
+class WindowPiece(Piece):
+    """Consecutive query tiles of one head, each with the key tiles one further than the last one's.
+
+    Nothing is gathered: the lists of keys are overlapping views of the flat keys.
+    """
+
+    query: int
+    key: int
+    members: int
+    length: int
+    bias: Float[Tensor, "#m q k"] | None
+    hidden: Bool[Tensor, "m k"] | None
+
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """The tiles where they are."""
+        return flat[self.query : self.query + self.members].to(work.dtype)
+
+    def fetch_keys(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
+        """Overlapping views, one tile apart."""
+        size, dim = flat.shape[1:]
+        shape, strides = (self.members, self.length * size, dim), (size * dim, dim, 1)
+        return flat.as_strided(shape, strides, flat.storage_offset() + self.key * size * dim).to(work.dtype)
+
+    def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
+        """Write to the tiles where they are."""
+        flat[self.query : self.query + self.members].copy_(value)
+
+    def add_to_keys(
+        self,
+        work: Workspace,
+        flat: Float[Tensor, "n s d"],
+        weights: Float[Tensor, "m q k"],
+        rows: Float[Tensor, "m q d"],
+        scale: float,
+    ) -> None:
+        """Multiply into one key tile of every member at a time: within such a step they do not overlap."""
+        for shift, part in enumerate(weights.split(flat.shape[1], dim=2)):
+            begin = self.key + shift
+            flat[begin : begin + self.members].baddbmm_(part.mT, rows, alpha=scale)
 
 
 @dataclass(frozen=True)
@@ -114,23 +175,63 @@ class RowPiece(Piece):
         """Write single rows, those that are there."""
         flat.flatten(0, 1).index_copy_(0, self.rows[self.there], value[self.there].to(flat.dtype))
 
-    def add_keys(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m k d"]) -> None:
-        """Add to all keys of these heads."""
-        self._heads(flat).add_(value)
+    def add_to_keys(
+        self,
+        work: Workspace,
+        flat: Float[Tensor, "n s d"],
+        weights: Float[Tensor, "m q k"],
+        rows: Float[Tensor, "m q d"],
+        scale: float,
+    ) -> None:
+        """Multiply into all keys of these heads."""
+        self._heads(flat).baddbmm_(weights.mT, rows, alpha=scale)
 
 
 def pieces(
     layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
 ) -> Iterator[Piece]:
     """All the work of a layout, cut to fit the workspace."""
+    hidden = None if key_mask is None else _tile_mask(~key_mask, sizes, layout.size)
     for group in layout.groups:
-        yield from _tile_pieces(layout, group, sizes, key_mask, work)
+        cut = _window_pieces if _is_window(layout, group) else _tile_pieces
+        yield from cut(layout, group, sizes, hidden, work)
     if layout.rows.numel():
         yield from _row_pieces(layout, sizes, key_mask, work)
 
 
+def _is_window(layout: Layout, group: Group) -> bool:
+    """Whether a group is a run of query tiles whose lists of keys move along with them."""
+    alike = layout.examples == layout.heads == len(group.masks) == 1
+    if not alike or len(group.query) < SHORTEST_RUN:
+        return False
+    run = torch.arange(len(group.query))
+    listed = group.keys[0, 0] + run[:, None] + torch.arange(group.keys.shape[1])
+    return bool((group.query == group.query[0] + run).all() and (group.keys == listed).all())
+
+
+def _window_pieces(
+    layout: Layout, group: Group, sizes: Sizes, hidden_tiles: Bool[Tensor, "b t s"] | None, work: Workspace
+) -> Iterator[WindowPiece]:
+    """One run of query tiles, head by head, in chunks."""
+    length, members = group.keys.shape[1], len(group.query)
+    bias = _bias(layout.table[group.masks].transpose(1, 2).flatten(2), work)
+    query, key = int(group.query[0]) - sizes.first_tile, int(group.keys[0, 0])
+    step = max(1, CHUNK_SCORES // (layout.size**2 * length))
+    for lead in range(sizes.examples * sizes.heads):
+        key_lead = lead // (sizes.heads // sizes.key_heads)
+        for begin in range(0, members, step):
+            count, first = min(step, members - begin), key + begin
+            hidden = None
+            if hidden_tiles is not None:
+                of_example = hidden_tiles[lead // sizes.heads]
+                listed = torch.arange(first, first + count)[:, None] + torch.arange(length)
+                hidden = _if_any(of_example[listed.to(work.device)].flatten(1))
+            place = lead * sizes.query_tiles + query + begin, key_lead * sizes.key_tiles + first
+            yield WindowPiece(*place, count, length, bias, hidden)
+
+
 def _tile_pieces(
-    layout: Layout, group: Group, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
+    layout: Layout, group: Group, sizes: Sizes, hidden_tiles: Bool[Tensor, "b t s"] | None, work: Workspace
 ) -> Iterator[TilePiece]:
     """One group, repeated for the examples and heads that are alike, in chunks."""
     device, table = work.device, layout.table
@@ -142,8 +243,7 @@ def _tile_pieces(
     keys = (key_lead[..., None] * sizes.key_tiles + group.keys).flatten(0, 2)
     shared = len(group.masks) == 1
     masks = group.masks if shared else group.masks.expand(*lead.shape, -1).flatten(0, 2)
-    bias = _bias(table[group.masks[0]].transpose(0, 1).flatten(1)[None], work) if shared else None
-    hidden_tiles = None if key_mask is None else _tile_mask(~key_mask, sizes, layout.size)
+    bias = _bias(table[masks].transpose(1, 2).flatten(2), work) if shared else None
     step = max(1, CHUNK_SCORES // (layout.size**2 * keys.shape[1]))
     for begin in range(0, len(queries), step):
         part = slice(begin, begin + step)
@@ -151,9 +251,9 @@ def _tile_pieces(
             bias = _bias(table[masks[part]].transpose(1, 2).flatten(2), work)
         hidden = None
         if hidden_tiles is not None:
-            key_head, tile = keys[part] // sizes.key_tiles, keys[part] % sizes.key_tiles
-            found = hidden_tiles[(key_head // sizes.key_heads).to(device), tile.to(device)].flatten(1)
-            hidden = found if bool(found.any()) else None
+            of_example = keys[part] // (sizes.key_tiles * sizes.key_heads)
+            place = of_example.to(device), (keys[part] % sizes.key_tiles).to(device)
+            hidden = _if_any(hidden_tiles[place].flatten(1))
         yield TilePiece(queries[part].to(device), keys[part].to(device), bias, hidden)
 
 
@@ -188,6 +288,11 @@ def _bias(allowed: Bool[Tensor, "m q k"], work: Workspace) -> Float[Tensor, "m q
         return None
     zeros = torch.zeros(allowed.shape, dtype=work.dtype, device=work.device)
     return zeros.masked_fill_(~allowed.to(work.device), -math.inf)
+
+
+def _if_any(hidden: Bool[Tensor, "m k"]) -> Bool[Tensor, "m k"] | None:
+    """`None` where nothing is hidden, which spares a pass over the scores."""
+    return hidden if bool(hidden.any()) else None
 
 
 def _tile_mask(mask: Bool[Tensor, "b k"], sizes: Sizes, size: int) -> Bool[Tensor, "b t s"]:

@@ -64,8 +64,9 @@ class Softmax:
     ) -> Float[Tensor, "m q k"]:
         """Scaled scores in units of log 2; -inf where a pair is not allowed."""
         out = work.take("scores", len(q), q.shape[1], k.shape[1])
-        base, beta = (out, 0) if bias is None else (bias.expand_as(out), 1)
-        torch.baddbmm(base, q, k.mT, beta=beta, alpha=self.scale * LOG2E, out=out)
+        torch.baddbmm(out, q, k.mT, beta=0, alpha=self.scale * LOG2E, out=out)
+        if bias is not None:
+            out.add_(bias)
         return out if hidden is None else out.masked_fill_(hidden[:, None], -math.inf)
 
     def keep(self, work: Workspace, like: Float[Tensor, "m q k"], chunk: int) -> Float[Tensor, "m q k"] | None:
@@ -97,27 +98,20 @@ class Softmax:
     def backward(
         self,
         work: Workspace,
-        q: Float[Tensor, "m q d"],
-        k: Float[Tensor, "m k d"],
-        v: Float[Tensor, "m k e"],
         scores: Float[Tensor, "m q k"],
         lse: Float[Tensor, "m q 1"],
+        v: Float[Tensor, "m k e"],
         grad: Float[Tensor, "m q e"],
         chunk: int,
-    ) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m k d"], Float[Tensor, "m k e"]]:
-        """Gradients of queries, keys and values, in workspaces. Spoils the scores."""
+    ) -> tuple[Float[Tensor, "m q k"], Float[Tensor, "m q k"]]:
+        """The weights that met the values, and the gradient of the scores, in workspaces. Spoils the scores."""
         weights = scores.sub_(lse.masked_fill(lse == -math.inf, 0)).exp2_()
-        grad_weights = torch.bmm(grad, v.mT, out=work.take("grad_weights", *weights.shape))
+        grad_weights = torch.bmm(grad, v.mT, out=work.take("grad_scores", *weights.shape))
         kept = self.keep(work, weights, chunk)
-        dropped = weights
         if kept is not None:
             grad_weights.mul_(kept)
-            dropped = kept.mul_(weights)
-        grad_v = torch.bmm(dropped.mT, grad, out=work.take("grad_v", *v.shape))
+            kept.mul_(weights)
         torch.ops.aten._softmax_backward_data.out(
             grad_weights, weights, -1, weights.dtype, grad_input=grad_weights
         )
-        grad_q, grad_k = work.take("grad_q", *q.shape), work.take("grad_k", *k.shape)
-        torch.baddbmm(grad_q, grad_weights, k, beta=0, alpha=self.scale, out=grad_q)
-        torch.baddbmm(grad_k, grad_weights.mT, q, beta=0, alpha=self.scale, out=grad_k)
-        return grad_q, grad_k, grad_v
+        return weights if kept is None else kept, grad_weights

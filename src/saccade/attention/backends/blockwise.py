@@ -58,8 +58,8 @@ class _Blockwise(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, plan: _Plan) -> Tensor:
         run = _Run.start(q, k, v, plan)
         work, softmax = run.work, plan.softmax
-        out = q.new_zeros(*run.q.shape[:2], v.shape[3])
-        lse = torch.full((*run.q.shape[:2], 1), -torch.inf, dtype=work.dtype, device=q.device)
+        out = run.per_query(v.shape[3], 0.0, q.dtype)
+        lse = run.per_query(1, -torch.inf, work.dtype)
         for number, piece in enumerate(pieces(run.layout, run.sizes, key_mask, work)):
             tiles = piece.fetch_queries(work, "q", run.q), piece.fetch_keys(work, "k", run.k)
             scores = softmax.scores(work, *tiles, piece.bias, piece.hidden)
@@ -77,17 +77,19 @@ class _Blockwise(torch.autograd.Function):
         run = _Run.start(q, k, v, ctx.plan)
         work, softmax = run.work, ctx.plan.softmax
         grad = _tiles(grad, run.layout.size, run.front)
-        grad_q = torch.zeros_like(run.q)
+        grad_q = run.per_query(q.shape[3], 0.0, q.dtype)
         grad_k, grad_v = (torch.zeros_like(x, dtype=work.dtype) for x in (run.k, run.v))
         for number, piece in enumerate(pieces(run.layout, run.sizes, key_mask, work)):
             tiles = piece.fetch_queries(work, "q", run.q), piece.fetch_keys(work, "k", run.k)
             scores = softmax.scores(work, *tiles, piece.bias, piece.hidden)
             values, given = piece.fetch_keys(work, "v", run.v), piece.fetch_queries(work, "grad", grad)
             piece_lse = piece.fetch_queries(work, "lse", lse)
-            parts = softmax.backward(work, *tiles, values, scores, piece_lse, given, number)
-            piece.put_queries(grad_q, parts[0])
-            piece.add_keys(grad_k, parts[1])
-            piece.add_keys(grad_v, parts[2])
+            weights, grad_scores = softmax.backward(work, scores, piece_lse, values, given, number)
+            piece.add_to_keys(work, grad_v, weights, given, 1.0)
+            piece.add_to_keys(work, grad_k, grad_scores, tiles[0], softmax.scale)
+            out = work.take("grad_q", *tiles[0].shape)
+            torch.baddbmm(out, grad_scores, tiles[1], beta=0, alpha=softmax.scale, out=out)
+            piece.put_queries(grad_q, out)
         back = [run.untile(grad_q, q.shape, run.front), run.untile(grad_k, k.shape), run.untile(grad_v, v.shape)]
         return *(x.to(q.dtype) for x in back), None, None
 
@@ -110,11 +112,18 @@ class _Run:
         found, scope = layout(plan.bound), plan.bound.scope
         size, first = found.size, scope.q_start // found.size
         front = scope.q_start - first * size
-        tiles = -(-(front + scope.n_q) // size), -(-scope.n_k // size)
+        tiles = found.query_tiles, -(-scope.n_k // size)
         sizes = Sizes(q.shape[0], q.shape[1], k.shape[1], scope.n_k, front, first, *tiles)
         work = Workspace(torch.promote_types(q.dtype, torch.float32), q.device)
         flat = _tiles(q, size, front), _tiles(k, size), _tiles(v, size)
         return cls(found, sizes, work, front, *flat)
+
+    def per_query(self, dim: int, fill: float, dtype: torch.dtype) -> Tensor:
+        """Room for a result of every query, filled for those that see nothing."""
+        shape = *self.q.shape[:2], dim
+        if self.layout.covers:
+            return torch.empty(shape, dtype=dtype, device=self.q.device)
+        return torch.full(shape, fill, dtype=dtype, device=self.q.device)
 
     def untile(self, flat: Tensor, shape: torch.Size, front: int = 0) -> Tensor:
         """Back to `[b h n d]`."""
