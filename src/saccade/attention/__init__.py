@@ -1,5 +1,7 @@
 """Attention: pure functions and mechanisms on queries, keys and values; no model, no data."""
 
 from saccade.attention.dispatch import attend
+from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism
+from saccade.attention.mechanisms import MECHANISMS, to_mechanism
 
-__all__ = ["attend"]
+__all__ = ["MECHANISMS", "AttentionLayer", "Cost", "Mechanism", "attend", "to_mechanism"]

@@ -71,9 +71,7 @@ def attend(
     k, v = hide(k, v, key_mask)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     with torch.autocast(q.device.type, enabled=False):
-        return BACKENDS[backend](
-            q, k, v, bound, key_mask=key_mask, scale=scale, bias=bias, dropout=dropout
-        )
+        return BACKENDS[backend](q, k, v, bound, key_mask=key_mask, scale=scale, bias=bias, dropout=dropout)
 
 
 def _validate_options(

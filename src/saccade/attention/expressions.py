@@ -7,8 +7,9 @@ numbers, strings, lists, `|`, `&` and unary minus are read: nothing is ever eval
 import ast
 import math
 from collections.abc import Callable, Mapping
+from inspect import signature
 
-from saccade.errors import unknown
+from saccade.errors import must_be, unknown
 
 _CONSTANTS = {"inf": math.inf}
 
@@ -63,10 +64,13 @@ class _Reader:
         """What a name gives with some options."""
         if name not in self.names:
             raise ValueError(unknown(self.kind, name, self.names))
-        try:
-            return self.names[name](*values, **options)
-        except TypeError as error:
-            raise ValueError(f"{self.kind} {self.text!r}: {error}") from error
+        known = signature(self.names[name]).parameters
+        for option in options:
+            if option not in known:
+                raise ValueError(unknown(f"option of {name}", option, known))
+        if len(values) > len(known):
+            raise ValueError(must_be(f"values in {name}(...)", f"at most {len(known)}", len(values)))
+        return self.names[name](*values, **options)
 
 
 def _example(names: Mapping[str, object]) -> str:

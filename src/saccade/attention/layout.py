@@ -83,7 +83,9 @@ class Layout:
     def pairs(self) -> int:
         """Pairs that are allowed, each counted once."""
         weight = self.table.sum(dim=(1, 2))
-        tiled = sum(int(weight[group.masks].sum()) * len(group.keys) // len(group.masks) for group in self.groups)
+        tiled = sum(
+            int(weight[group.masks].sum()) * len(group.keys) // len(group.masks) for group in self.groups
+        )
         return tiled + int(self.row_mask.sum())
 
 

@@ -43,7 +43,9 @@ class Piece(ABC):
     hidden: Bool[Tensor, "m k"] | None
 
     @abstractmethod
-    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+    def fetch_queries(
+        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
+    ) -> Float[Tensor, "m q d"]:
         """What belongs to the queries of this piece: queries, log-sum-exp, gradient of the output."""
 
     @abstractmethod
@@ -75,7 +77,9 @@ class TilePiece(Piece):
     bias: Float[Tensor, "#m q k"] | None
     hidden: Bool[Tensor, "m k"] | None
 
-    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+    def fetch_queries(
+        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
+    ) -> Float[Tensor, "m q d"]:
         """Gather whole tiles."""
         return work.gather(name, flat, self.queries)
 
@@ -115,7 +119,9 @@ class WindowPiece(Piece):
     bias: Float[Tensor, "#m q k"] | None
     hidden: Bool[Tensor, "m k"] | None
 
-    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+    def fetch_queries(
+        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
+    ) -> Float[Tensor, "m q d"]:
         """The tiles where they are."""
         return flat[self.query : self.query + self.members].to(work.dtype)
 
@@ -155,7 +161,9 @@ class RowPiece(Piece):
     bias: Float[Tensor, "m q k"] | None
     hidden: Bool[Tensor, "m k"] | None
 
-    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+    def fetch_queries(
+        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
+    ) -> Float[Tensor, "m q d"]:
         """Gather single rows."""
         rows = flat.flatten(0, 1)[:, None]
         return work.gather(name, rows, self.rows.flatten()).view(*self.rows.shape, -1)

@@ -32,7 +32,9 @@ class Workspace:
             buffer = self.buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
         return buffer[:size].view(shape)
 
-    def gather(self, name: str, tiles: Float[Tensor, "n s d"], index: Int[Tensor, " m"]) -> Float[Tensor, "m s d"]:
+    def gather(
+        self, name: str, tiles: Float[Tensor, "n s d"], index: Int[Tensor, " m"]
+    ) -> Float[Tensor, "m s d"]:
         """The indexed tiles, in this workspace's dtype."""
         buffer = self.take(name, len(index), *tiles.shape[1:])
         if tiles.dtype == self.dtype:
@@ -69,7 +71,9 @@ class Softmax:
             out.add_(bias)
         return out if hidden is None else out.masked_fill_(hidden[:, None], -math.inf)
 
-    def keep(self, work: Workspace, like: Float[Tensor, "m q k"], chunk: int) -> Float[Tensor, "m q k"] | None:
+    def keep(
+        self, work: Workspace, like: Float[Tensor, "m q k"], chunk: int
+    ) -> Float[Tensor, "m q k"] | None:
         """Factors 0 or 1 / (1 - dropout) on the weights of a chunk, the same each time."""
         if not self.dropout:
             return None

@@ -38,7 +38,9 @@ def blockwise(
         ValueError: a bias was given, which is a q x k array that this backend exists to avoid.
     """
     if bias is not None:
-        raise ValueError("bias must be None for backend 'blockwise', got a tensor: use 'dense' or 'reference'")
+        raise ValueError(
+            "bias must be None for backend 'blockwise', got a tensor: use 'dense' or 'reference'"
+        )
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Blockwise.apply(q, k, v, key_mask, _Plan(bound, Softmax(scale, dropout, seed)))
 
@@ -90,7 +92,11 @@ class _Blockwise(torch.autograd.Function):
             out = work.take("grad_q", *tiles[0].shape)
             torch.baddbmm(out, grad_scores, tiles[1], beta=0, alpha=softmax.scale, out=out)
             piece.put_queries(grad_q, out)
-        back = [run.untile(grad_q, q.shape, run.front), run.untile(grad_k, k.shape), run.untile(grad_v, v.shape)]
+        back = [
+            run.untile(grad_q, q.shape, run.front),
+            run.untile(grad_k, k.shape),
+            run.untile(grad_v, v.shape),
+        ]
         return *(x.to(q.dtype) for x in back), None, None
 
 

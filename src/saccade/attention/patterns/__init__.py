@@ -24,7 +24,6 @@ PATTERNS: dict[str, Callable[..., Pattern]] = {
 }
 
 
-
 def parse(text: str) -> Pattern:
     """The pattern that an expression describes, such as `"Local(128) | Global(2)"`: the inverse of `repr`.
 

@@ -73,9 +73,7 @@ class Global(Pattern):
         if self.columns:
             spans.append(torch.stack([torch.zeros_like(ends), (-(-self.first // size)) + 0 * ends], dim=-1))
             if self.last:
-                spans.append(
-                    torch.stack([(ends - self.last).clamp(min=0) // size, -(-ends // size)], dim=-1)
-                )
+                spans.append(torch.stack([(ends - self.last).clamp(min=0) // size, -(-ends // size)], dim=-1))
             tiles = sorted({position // size for position in self.positions or ()})
             spans += [torch.tensor([tile, tile + 1]).expand(len(ends), 2) for tile in tiles]
         return torch.stack(spans, dim=1)[:, None, None].expand(-1, 1, len(rows), -1, -1)

@@ -124,7 +124,9 @@ def _draws(pattern: Random, scope: Scope) -> Int[Tensor, "b h r s"]:
     first, end = scope.q_start // pattern.block, -(-(scope.q_start + scope.n_q) // pattern.block)
     rows = torch.arange(first, max(end, first + 1))
     lengths = torch.tensor(scope.lengths or (scope.n_k,))[:, None, None]
-    available = rows.expand(1, 1, -1) if pattern.earlier else (-(-lengths // pattern.block)).expand(-1, 1, len(rows))
+    available = (
+        rows.expand(1, 1, -1) if pattern.earlier else (-(-lengths // pattern.block)).expand(-1, 1, len(rows))
+    )
     low, high = _excluded(pattern, scope, rows, available)
     free = available - (high - low).sum(-1)
     drawn = _ranks(pattern, rows, free, scope.heads if pattern.per_head else 1)
@@ -144,7 +146,9 @@ def _excluded(
     dense = pattern.excluding.dense_rows(scope)
     if dense is not None:
         query_block = torch.arange(scope.q_start, scope.q_start + scope.n_q) // pattern.block - rows[0]
-        hit = torch.zeros(*dense.shape[:2], len(rows), dtype=torch.long).index_add(2, query_block, dense.long())
+        hit = torch.zeros(*dense.shape[:2], len(rows), dtype=torch.long).index_add(
+            2, query_block, dense.long()
+        )
         everything = torch.stack([torch.zeros_like(hit), (hit > 0) * (1 << 40)], dim=-1)[..., None, :]
         lead = torch.broadcast_shapes(spans.shape[:2], everything.shape[:2])
         spans = torch.cat([s.expand(*lead, *s.shape[2:]) for s in (spans, everything)], dim=3)

@@ -1,0 +1,129 @@
+"""What a mechanism is: a frozen spec that says what it promises and what it costs, and builds its layer.
+
+A mechanism is one way to let queries look at keys. Its spec is a value: hashable, printed as an expression such as
+`local(left=64)`, and rebuilt from it. The layer it builds is an `nn.Module` on queries, keys and values.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, dataclass, fields
+from typing import ClassVar
+
+from torch import nn
+
+from saccade.claims import Claims
+from saccade.errors import must_be
+from saccade.shapes import Bool, Float, Tensor
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one forward pass of a mechanism takes for one example, all heads together.
+
+    Attributes:
+        flops: multiplications and additions of its matrix products.
+        pairs: query-key pairs that get a weight; 0 where no pair ever does.
+        bytes: read and written at least, at 4 bytes a number: inputs, output, and states between them.
+    """
+
+    flops: int
+    pairs: int
+    bytes: int
+
+
+class AttentionLayer(nn.Module, ABC):
+    """A mechanism at work in one layer of a model."""
+
+    @abstractmethod
+    def forward(
+        self,
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b g k d"],
+        v: Float[Tensor, "b g k e"],
+        key_mask: Bool[Tensor, "b k"] | None = None,
+        causal: bool = False,
+        q_start: int = 0,
+    ) -> Float[Tensor, "b h q e"]:
+        """What each query takes from the values.
+
+        Args:
+            q: queries.
+            k: keys; their heads divide those of the queries.
+            v: values.
+            key_mask: True for real keys.
+            causal: whether a query sees only keys up to its own position.
+            q_start: the key position of the first query.
+        """
+
+
+class Mechanism(ABC):
+    """The promise of a mechanism. Subclasses are frozen dataclasses whose every option has a default."""
+
+    name: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]] = ("q", "k", "v")
+
+    @property
+    @abstractmethod
+    def claims(self) -> Claims:
+        """What this instance promises; each claim is checked by a probe of its own."""
+
+    @abstractmethod
+    def build(
+        self,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        layer: int = 0,
+    ) -> AttentionLayer:
+        """The layer.
+
+        Args:
+            heads: query heads.
+            head_dim: dim of one query or key.
+            kv_heads: heads of keys and values, `heads` if not given.
+            value_dim: dim of one value, `head_dim` if not given.
+            layer: number of the layer in its model: what is drawn once is drawn anew for each.
+        """
+
+    @abstractmethod
+    def cost(
+        self,
+        n_q: int,
+        n_k: int,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        causal: bool = False,
+    ) -> Cost:
+        """What a forward pass takes for one example of `n_q` queries and `n_k` keys."""
+
+    def __repr__(self) -> str:
+        """The expression that rebuilds it: its name, and the options that are not the defaults."""
+        options = []
+        for field in fields(self):  # pyright: ignore[reportArgumentType] - subclasses are dataclasses
+            default = field.default if field.default is not MISSING else field.default_factory()  # pyright: ignore[reportCallIssue]
+            value = getattr(self, field.name)
+            if value != default:
+                options.append(f"{field.name}={value!r}")
+        return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+def check_sizes(heads: int, head_dim: int, kv_heads: int | None, value_dim: int | None) -> tuple[int, int]:
+    """Refuse sizes no layer can have; heads of the keys and dim of the values, filled in.
+
+    Raises:
+        ValueError: a size below 1, or key heads that do not divide the query heads.
+    """
+    kv_heads, value_dim = kv_heads or heads, value_dim or head_dim
+    for name, value in (("heads", heads), ("head_dim", head_dim), ("value_dim", value_dim)):
+        if value < 1:
+            raise ValueError(must_be(name, "at least 1", value))
+    if kv_heads < 1 or heads % kv_heads:
+        raise ValueError(must_be("kv_heads", f"a divisor of the {heads} heads", kv_heads))
+    return kv_heads, value_dim
+
+
+def tensor_bytes(n_q: int, n_k: int, heads: int, kv_heads: int, head_dim: int, value_dim: int) -> int:
+    """Bytes of queries, keys, values and output together."""
+    return 4 * (n_q * heads + n_k * kv_heads) * (head_dim + value_dim)

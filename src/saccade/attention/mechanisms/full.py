@@ -1,0 +1,52 @@
+"""Full softmax attention: every query looks at every key (Vaswani et al. 2017).
+
+Cost: O(n^2 d) time; memory O(n d), as torch's fused kernel never stores the weights.
+"""
+
+from dataclasses import dataclass
+
+from saccade.attention.mechanism import Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanisms._pattern_layer import CLAIMS, PatternLayer
+from saccade.attention.patterns import Full
+from saccade.claims import Claims
+
+
+@dataclass(frozen=True, repr=False)
+class FullAttention(Mechanism):
+    """Scaled dot-product attention over all keys: the dense baseline."""
+
+    name = "full"
+
+    @property
+    def claims(self) -> Claims:
+        """All that softmax attention under a pattern promises."""
+        return CLAIMS
+
+    def build(
+        self,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        layer: int = 0,
+    ) -> PatternLayer:
+        """A layer without parameters."""
+        check_sizes(heads, head_dim, kv_heads, value_dim)
+        return PatternLayer(Full())
+
+    def cost(
+        self,
+        n_q: int,
+        n_k: int,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        causal: bool = False,
+    ) -> Cost:
+        """All pairs; causally, those up to each query."""
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        seen = min(n_q, n_k)
+        pairs = heads * (seen * (seen + 1) // 2 + (n_q - seen) * n_k if causal else n_q * n_k)
+        moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
+        return Cost(flops=2 * pairs * (head_dim + value_dim), pairs=pairs, bytes=moved)
