@@ -32,7 +32,7 @@ def attend(
     q: Float[Tensor, "b h q d"],
     k: Float[Tensor, "b g k d"],
     v: Float[Tensor, "b g k e"],
-    pattern: Pattern = Full(),  # noqa: B008 - a pattern is an immutable value
+    pattern: Pattern = Full(),
     *,
     key_mask: Bool[Tensor, "b k"] | None = None,
     q_start: int = 0,

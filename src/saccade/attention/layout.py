@@ -48,6 +48,7 @@ class Layout:
     """Everything an engine needs to visit the allowed pairs and no other tile.
 
     Attributes:
+        n_k: number of keys.
         size: positions in a tile, of queries and of keys. Query tiles begin at multiples of it, too.
         query_tiles: query tiles of one head.
         examples: examples that are told apart, 1 where all are alike.
@@ -55,9 +56,10 @@ class Layout:
         groups: the query tiles that see anything.
         table: the masks, number 0 full: True where a pair is allowed.
         rows: queries computed against all keys, counted from the first query; -1 where an example has fewer.
-        row_mask: which keys those see.
+        row_mask: which keys those see, `None` where all of them see all.
     """
 
+    n_k: int
     size: int
     query_tiles: int
     examples: int
@@ -65,7 +67,7 @@ class Layout:
     groups: tuple[Group, ...]
     table: Bool[Tensor, "m s s"]
     rows: Int[Tensor, "b h r"]
-    row_mask: Bool[Tensor, "b h r k"]
+    row_mask: Bool[Tensor, "b h r k"] | None
 
     @property
     def covers(self) -> bool:
@@ -77,16 +79,15 @@ class Layout:
     def visited(self) -> int:
         """Pairs that are computed, over all examples and heads that are told apart."""
         tiles = sum(group.keys.numel() for group in self.groups)
-        return tiles * self.size**2 + self.row_mask.numel()
+        return tiles * self.size**2 + self.rows.numel() * self.n_k
 
     @property
     def pairs(self) -> int:
         """Pairs that are allowed, each counted once."""
         weight = self.table.sum(dim=(1, 2))
-        tiled = sum(
-            int(weight[group.masks].sum()) * len(group.keys) // len(group.masks) for group in self.groups
-        )
-        return tiled + int(self.row_mask.sum())
+        tiled = sum(int(weight[group.masks].sum()) * len(group.keys) // len(group.masks) for group in self.groups)
+        whole_rows = self.rows.numel() * self.n_k
+        return tiled + (whole_rows if self.row_mask is None else int(self.row_mask.sum()))
 
 
 def tile_size(pattern: Pattern, largest: int = 64) -> int:
@@ -113,12 +114,12 @@ def _build(pattern: Pattern, scope: Scope, size: int) -> Layout:
     keep = numbers >= 0
     tiles, numbers = Pairs(*(axis[keep] for axis in tiles)), numbers[keep]
     query_tiles = -(-(scope.q_start + scope.n_q) // size) - scope.q_start // size
-    return Layout(size, query_tiles, *shape, _groups(tiles, numbers), table, rows, row_mask)
+    return Layout(scope.n_k, size, query_tiles, *shape, _groups(tiles, numbers), table, rows, row_mask)
 
 
 def _rows(
     pattern: Pattern, scope: Scope
-) -> tuple[Int[Tensor, "b h r"], Bool[Tensor, "b h r k"], Bool[Tensor, "b h q"]]:
+) -> tuple[Int[Tensor, "b h r"], Bool[Tensor, "b h r k"] | None, Bool[Tensor, "b h q"]]:
     """The queries that are computed on their own: where they are, what they see, and which queries they are."""
     dense = pattern.dense_rows(scope)
     if dense is None:
@@ -130,7 +131,7 @@ def _rows(
     h = torch.arange(dense.shape[1])[:, None, None]
     at = Pairs(b, h, rows[..., None] + scope.q_start, torch.arange(scope.n_k))
     mask = pattern.sees(scope, at).expand(*rows.shape, scope.n_k) & there[..., None]
-    return torch.where(there, rows, -1), mask, dense
+    return torch.where(there, rows, -1), None if bool(mask.all()) else mask, dense
 
 
 def _tiles(pattern: Pattern, scope: Scope, size: int) -> tuple[Pairs, tuple[int, int]]:
@@ -174,9 +175,7 @@ def _masks(
     return number[kind], table.unflatten(1, (size, size))
 
 
-def _kinds(
-    pattern: Pattern, scope: Scope, size: int, tiles: Pairs
-) -> tuple[Int[Tensor, " t"], Int[Tensor, " u"]]:
+def _kinds(pattern: Pattern, scope: Scope, size: int, tiles: Pairs) -> tuple[Int[Tensor, " t"], Int[Tensor, " u"]]:
     """Which tiles have the same mask: a number for each tile, and one example tile for each number."""
     ends = [
         tiles.q * size < scope.q_start,
@@ -203,8 +202,9 @@ def _groups(tiles: Pairs, masks: Int[Tensor, " t"]) -> tuple[Group, ...]:
     for length in count.unique().tolist():
         first = start[count == length]
         listed = first[:, None] + torch.arange(length)
-        members = (*owner[:, first], tiles.k[listed])
-        groups += [Group(*(axis[part] for axis in members), lists) for part, lists in _alike(masks[listed])]
+        example, head, query = owner[:, first]
+        for part, lists in _alike(masks[listed]):
+            groups.append(Group(example[part], head[part], query[part], tiles.k[listed[part]], lists))
     return tuple(groups)
 
 

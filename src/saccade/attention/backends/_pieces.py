@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from saccade.attention.backends._tiles import Workspace
-from saccade.attention.layout import FULL, Group, Layout
+from saccade.attention.layout import Group, Layout
 from saccade.shapes import Bool, Float, Int, Tensor
 
 CHUNK_SCORES = 1_200_000
@@ -43,9 +43,7 @@ class Piece(ABC):
     hidden: Bool[Tensor, "m k"] | None
 
     @abstractmethod
-    def fetch_queries(
-        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
-    ) -> Float[Tensor, "m q d"]:
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
         """What belongs to the queries of this piece: queries, log-sum-exp, gradient of the output."""
 
     @abstractmethod
@@ -77,9 +75,7 @@ class TilePiece(Piece):
     bias: Float[Tensor, "#m q k"] | None
     hidden: Bool[Tensor, "m k"] | None
 
-    def fetch_queries(
-        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
-    ) -> Float[Tensor, "m q d"]:
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
         """Gather whole tiles."""
         return work.gather(name, flat, self.queries)
 
@@ -119,9 +115,7 @@ class WindowPiece(Piece):
     bias: Float[Tensor, "#m q k"] | None
     hidden: Bool[Tensor, "m k"] | None
 
-    def fetch_queries(
-        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
-    ) -> Float[Tensor, "m q d"]:
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
         """The tiles where they are."""
         return flat[self.query : self.query + self.members].to(work.dtype)
 
@@ -161,9 +155,7 @@ class RowPiece(Piece):
     bias: Float[Tensor, "m q k"] | None
     hidden: Bool[Tensor, "m k"] | None
 
-    def fetch_queries(
-        self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]
-    ) -> Float[Tensor, "m q d"]:
+    def fetch_queries(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
         """Gather single rows."""
         rows = flat.flatten(0, 1)[:, None]
         return work.gather(name, rows, self.rows.flatten()).view(*self.rows.shape, -1)
@@ -195,9 +187,7 @@ class RowPiece(Piece):
         self._heads(flat).baddbmm_(weights.mT, rows, alpha=scale)
 
 
-def pieces(
-    layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
-) -> Iterator[Piece]:
+def pieces(layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace) -> Iterator[Piece]:
     """All the work of a layout, cut to fit the workspace."""
     hidden = None if key_mask is None else _tile_mask(~key_mask, sizes, layout.size)
     for group in layout.groups:
@@ -273,8 +263,8 @@ def _row_pieces(
     rows = layout.rows.expand(b, h, -1)
     lead = torch.arange(b * h).view(b, h, 1)
     flat = (lead * sizes.query_tiles * layout.size + rows.clamp(min=0) + sizes.front).view(b * g, h // g, -1)
-    there, sees_all = (rows >= 0).reshape(b * g, h // g, -1), bool(layout.row_mask.all())
-    mask = layout.row_mask.expand(b, h, -1, -1)
+    there = (rows >= 0).reshape(b * g, h // g, -1)
+    mask = None if layout.row_mask is None else layout.row_mask.expand(b, h, -1, -1)
     heads_step = max(1, CHUNK_SCORES // max(1, h // g * rows.shape[2] * sizes.n_k))
     rows_step = max(1, CHUNK_SCORES // (h // g * sizes.n_k)) if heads_step == 1 else rows.shape[2]
     for begin in range(0, b * g, heads_step):
@@ -283,7 +273,7 @@ def _row_pieces(
         for row in range(0, rows.shape[2], rows_step):
             part = slice(row, row + rows_step)
             bias = None
-            if not sees_all:
+            if mask is not None:
                 query_head = heads[:, None] % g * (h // g) + torch.arange(h // g)
                 bias = _bias(mask[heads[:, None] // g, query_head, part].flatten(1, 2), work)
             place, real = (x[heads, :, part].flatten(1).to(device) for x in (flat, there))

@@ -32,9 +32,7 @@ class Workspace:
             buffer = self.buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
         return buffer[:size].view(shape)
 
-    def gather(
-        self, name: str, tiles: Float[Tensor, "n s d"], index: Int[Tensor, " m"]
-    ) -> Float[Tensor, "m s d"]:
+    def gather(self, name: str, tiles: Float[Tensor, "n s d"], index: Int[Tensor, " m"]) -> Float[Tensor, "m s d"]:
         """The indexed tiles, in this workspace's dtype."""
         buffer = self.take(name, len(index), *tiles.shape[1:])
         if tiles.dtype == self.dtype:
@@ -71,9 +69,7 @@ class Softmax:
             out.add_(bias)
         return out if hidden is None else out.masked_fill_(hidden[:, None], -math.inf)
 
-    def keep(
-        self, work: Workspace, like: Float[Tensor, "m q k"], chunk: int
-    ) -> Float[Tensor, "m q k"] | None:
+    def keep(self, work: Workspace, like: Float[Tensor, "m q k"], chunk: int) -> Float[Tensor, "m q k"] | None:
         """Factors 0 or 1 / (1 - dropout) on the weights of a chunk, the same each time."""
         if not self.dropout:
             return None
@@ -115,7 +111,5 @@ class Softmax:
         if kept is not None:
             grad_weights.mul_(kept)
             kept.mul_(weights)
-        torch.ops.aten._softmax_backward_data.out(
-            grad_weights, weights, -1, weights.dtype, grad_input=grad_weights
-        )
+        torch.ops.aten._softmax_backward_data.out(grad_weights, weights, -1, weights.dtype, grad_input=grad_weights)
         return weights if kept is None else kept, grad_weights

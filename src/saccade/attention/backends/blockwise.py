@@ -38,9 +38,7 @@ def blockwise(
         ValueError: a bias was given, which is a q x k array that this backend exists to avoid.
     """
     if bias is not None:
-        raise ValueError(
-            "bias must be None for backend 'blockwise', got a tensor: use 'dense' or 'reference'"
-        )
+        raise ValueError("bias must be None for backend 'blockwise', got a tensor: use 'dense' or 'reference'")
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Blockwise.apply(q, k, v, key_mask, _Plan(bound, Softmax(scale, dropout, seed)))
 

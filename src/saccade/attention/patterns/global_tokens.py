@@ -44,9 +44,7 @@ class Global(Pattern):
         if not (self.rows or self.columns):
             raise ValueError("rows or columns must be True, got False for both")
 
-    def _chosen(
-        self, scope: Scope, b: Int[Tensor, "..."], position: Int[Tensor, "..."]
-    ) -> Bool[Tensor, "..."]:
+    def _chosen(self, scope: Scope, b: Int[Tensor, "..."], position: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
         """Whether a position is a global one."""
         chosen = position < self.first
         if self.last:
@@ -115,10 +113,6 @@ class Global(Pattern):
 
 def _positions(value: object) -> tuple[int, ...]:
     """Check listed positions and bring them into their one order."""
-    try:
-        positions = tuple(sorted(set(value)))  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        positions = (None,)
-    if not all(type(position) is int and position >= 0 for position in positions):
-        raise ValueError(must_be("positions", "whole numbers, at least 0", value))
-    return positions
+    if not isinstance(value, list | tuple) or not all(type(item) is int and item >= 0 for item in value):
+        raise ValueError(must_be("positions", "a list of whole numbers, at least 0", value))
+    return tuple(sorted(set(value)))

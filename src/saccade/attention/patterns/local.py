@@ -75,11 +75,7 @@ class Local(Pattern):
         unit, last = self.block or 1, (scope.n_k - 1) // size
         first_query, last_query = rows * size // unit, (rows * size + size - 1) // unit
         low = torch.zeros_like(rows) if left == math.inf else (first_query - int(left)) * unit // size
-        high = (
-            torch.full_like(rows, last)
-            if right == math.inf
-            else ((last_query + int(right) + 1) * unit - 1) // size
-        )
+        high = torch.full_like(rows, last) if right == math.inf else ((last_query + int(right) + 1) * unit - 1) // size
         return torch.stack([low, high + 1], dim=-1)[None, None, :, None]
 
     def tile_keys(self, scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t m"]:

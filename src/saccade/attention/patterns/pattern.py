@@ -8,6 +8,7 @@ is `size` consecutive positions, aligned to a multiple of `size`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -131,10 +132,10 @@ class Pattern(ABC):
         return self.bind(n_q, n_k, q_start, heads=heads).dense()
 
     def __or__(self, other: "Pattern") -> "Pattern":
-        return _combine(Union, self, other)
+        return _combine(Union, (self, other))
 
     def __and__(self, other: "Pattern") -> "Pattern":
-        return _combine(Intersection, self, other)
+        return _combine(Intersection, (self, other))
 
 
 @dataclass(frozen=True)
@@ -197,11 +198,11 @@ class _Combination(Pattern):
 
     def prefix_form(self) -> Pattern:
         """The prefix forms of the parts, combined."""
-        return type(self)(tuple(part.prefix_form() for part in self.parts))
+        return _combine(type(self), [part.prefix_form() for part in self.parts])
 
     def reseeded(self, layer: int) -> Pattern:
         """The reseeded parts, combined."""
-        return type(self)(tuple(part.reseeded(layer) for part in self.parts))
+        return _combine(type(self), [part.reseeded(layer) for part in self.parts])
 
     @property
     def needs_length(self) -> bool:
@@ -253,14 +254,14 @@ class Intersection(_Combination):
         return spans
 
 
-def _combine(kind: type[Union] | type[Intersection], left: Pattern, right: object) -> Pattern:
+def _combine(kind: type[_Combination], sides: Sequence[object]) -> Pattern:
     """Flatten nested combinations of one kind and drop repeated parts."""
-    if not isinstance(right, Pattern):
-        raise TypeError(must_be(f"the right side of {kind.symbol}", "a pattern", right))
     parts: dict[Pattern, None] = {}
-    for side in (left, right):
+    for side in sides:
+        if not isinstance(side, Pattern):
+            raise TypeError(must_be(f"each side of {kind.symbol}", "a pattern", side))
         parts |= dict.fromkeys(side.parts if isinstance(side, kind) else (side,))
-    return kind(tuple(parts)) if len(parts) > 1 else left
+    return kind(tuple(parts)) if len(parts) > 1 else next(iter(parts))
 
 
 def _any(masks: list[Tensor]) -> Tensor:

@@ -124,9 +124,7 @@ def _draws(pattern: Random, scope: Scope) -> Int[Tensor, "b h r s"]:
     first, end = scope.q_start // pattern.block, -(-(scope.q_start + scope.n_q) // pattern.block)
     rows = torch.arange(first, max(end, first + 1))
     lengths = torch.tensor(scope.lengths or (scope.n_k,))[:, None, None]
-    available = (
-        rows.expand(1, 1, -1) if pattern.earlier else (-(-lengths // pattern.block)).expand(-1, 1, len(rows))
-    )
+    available = rows.expand(1, 1, -1) if pattern.earlier else (-(-lengths // pattern.block)).expand(-1, 1, len(rows))
     low, high = _excluded(pattern, scope, rows, available)
     free = available - (high - low).sum(-1)
     drawn = _ranks(pattern, rows, free, scope.heads if pattern.per_head else 1)
@@ -146,9 +144,7 @@ def _excluded(
     dense = pattern.excluding.dense_rows(scope)
     if dense is not None:
         query_block = torch.arange(scope.q_start, scope.q_start + scope.n_q) // pattern.block - rows[0]
-        hit = torch.zeros(*dense.shape[:2], len(rows), dtype=torch.long).index_add(
-            2, query_block, dense.long()
-        )
+        hit = torch.zeros(*dense.shape[:2], len(rows), dtype=torch.long).index_add(2, query_block, dense.long())
         everything = torch.stack([torch.zeros_like(hit), (hit > 0) * (1 << 40)], dim=-1)[..., None, :]
         lead = torch.broadcast_shapes(spans.shape[:2], everything.shape[:2])
         spans = torch.cat([s.expand(*lead, *s.shape[2:]) for s in (spans, everything)], dim=3)
@@ -160,9 +156,7 @@ def _excluded(
     return low, torch.maximum(low, high)
 
 
-def _ranks(
-    pattern: Random, rows: Int[Tensor, " r"], free: Int[Tensor, "b h r"], heads: int
-) -> Int[Tensor, "b h2 r s"]:
+def _ranks(pattern: Random, rows: Int[Tensor, " r"], free: Int[Tensor, "b h r"], heads: int) -> Int[Tensor, "b h2 r s"]:
     """Different numbers below `free` for each row, by Floyd's algorithm; all of them where there are too few."""
     head = torch.arange(heads)[:, None]
     ranks = torch.full((*torch.broadcast_shapes(free.shape, (1, heads, 1)), pattern.blocks), -1)

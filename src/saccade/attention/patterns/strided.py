@@ -58,6 +58,4 @@ class Strided(Pattern):
         return (distance % self.stride if self.steps is None else distance)[:, None]
 
     def __repr__(self) -> str:
-        return (
-            f"Strided({self.stride})" if self.steps is None else f"Strided({self.stride}, steps={self.steps})"
-        )
+        return f"Strided({self.stride})" if self.steps is None else f"Strided({self.stride}, steps={self.steps})"

@@ -1,0 +1,29 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both make .venv and install into it first.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo
+
+.PHONY: demo test lint benchmark clean
+
+demo: .venv/installed  ## Which attention on your machine? Trains four and compares them (minutes on two cores).
+	$(BIN)/saccade compare --out $(OUT)
+
+test: .venv/installed  ## The whole suite: code, layers, style, types.
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: .venv/installed  ## Style and types alone, with repairs.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/pyright
+
+benchmark: .venv/installed  ## Ratios to dense attention in one run.
+	$(BIN)/python benchmarks/attention.py
+
+clean:  ## Remove the environment; runs/ stays.
+	rm -rf .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python must be 3.11 or newer, got " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,plots,dev]'
+	@touch $@

@@ -1,0 +1,41 @@
+"""Efficient attention and parallel decoding for PyTorch: right, fast, and measured on your own data.
+
+```python
+import torch
+from saccade import Global, Local, attend
+
+q = k = v = torch.randn(1, 8, 4096, 64)
+out = attend(q, k, v, Local(128) | Global(2))
+```
+"""
+
+from saccade._version import __version__
+from saccade.attention import MECHANISMS, attend
+from saccade.attention.patterns import (
+    Causal,
+    Full,
+    Global,
+    Local,
+    Pattern,
+    Random,
+    Strided,
+    big_bird,
+    longformer,
+    sparse_transformer,
+)
+
+__all__ = [
+    "MECHANISMS",
+    "Causal",
+    "Full",
+    "Global",
+    "Local",
+    "Pattern",
+    "Random",
+    "Strided",
+    "__version__",
+    "attend",
+    "big_bird",
+    "longformer",
+    "sparse_transformer",
+]
