@@ -19,10 +19,10 @@ from saccade.shapes import Bool, Float, Tensor
 
 BACKENDS = {"reference": reference, "dense": dense, "blockwise": blockwise}
 
-DENSE_BELOW = 400
+DENSE_BELOW = 512
 """Lengths below which dense attention wins whatever the pattern (docs/log.md)."""
 
-BLOCKWISE_UP_TO = 0.45
+BLOCKWISE_UP_TO = 0.3
 """Share of the pairs up to which visiting only them wins over dense attention (docs/log.md)."""
 
 log = logging.getLogger(__name__)
