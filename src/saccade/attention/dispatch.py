@@ -36,9 +36,9 @@ def attend(
     *,
     key_mask: Bool[Tensor, "b k"] | None = None,
     q_start: int = 0,
-    scale: float | None = None,
+    scale: int | float | None = None,
     bias: Float[Tensor, "#b #h #q #k"] | None = None,
-    dropout: float = 0.0,
+    dropout: int | float = 0.0,
     backend: str = "auto",
 ) -> Float[Tensor, "b h q e"]:
     """Softmax attention in which query i sees the keys that `pattern` shows it.

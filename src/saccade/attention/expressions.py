@@ -6,6 +6,7 @@ numbers, strings, lists, `|`, `&` and unary minus are read: nothing is ever eval
 
 import ast
 import math
+import operator
 from collections.abc import Callable, Mapping
 from inspect import signature
 
@@ -48,17 +49,29 @@ class _Reader:
             case ast.Name(id=name):
                 return self.call(name, [], {})
             case ast.Call(func=ast.Name(id=name)):
-                options = {word.arg or "": self.value(word.value) for word in node.keywords}
+                given = [word.arg or "**" for word in node.keywords]
+                if len(set(given)) < len(given):
+                    raise ValueError(must_be(f"options of {name}", "given once each", ", ".join(given)))
+                options = {word: self.value(option.value) for word, option in zip(given, node.keywords, strict=True)}
                 return self.call(name, [self.value(part) for part in node.args], options)
             case ast.List() | ast.Tuple():
                 return tuple(self.value(part) for part in node.elts)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
-            case ast.BinOp(op=ast.BitOr()):
-                return self.value(node.left) | self.value(node.right)  # pyright: ignore[reportOperatorIssue]
-            case ast.BinOp(op=ast.BitAnd()):
-                return self.value(node.left) & self.value(node.right)  # pyright: ignore[reportOperatorIssue]
+            case ast.BinOp(op=ast.BitOr() | ast.BitAnd()):
+                return self.combine(node)
         raise ValueError(f"{self.kind} must be made of names, options, | and &, got {self.text!r}")
+
+    def combine(self, node: ast.BinOp) -> object:
+        """What `|` or `&` makes of its two sides."""
+        joined = operator.or_ if isinstance(node.op, ast.BitOr) else operator.and_
+        left, right = self.value(node.left), self.value(node.right)
+        if isinstance(left, int) or isinstance(right, int):
+            raise ValueError(must_be("each side of | and &", "a pattern", self.text))
+        try:
+            return joined(left, right)
+        except TypeError:
+            raise ValueError(must_be("each side of | and &", "a pattern", self.text)) from None
 
     def call(self, name: str, values: list[object], options: dict[str, object]) -> object:
         """What a name gives with some options."""

@@ -113,7 +113,8 @@ def _build(pattern: Pattern, scope: Scope, size: int) -> Layout:
     numbers, table = _masks(pattern, scope, size, tiles, is_row)
     keep = numbers >= 0
     tiles, numbers = Pairs(*(axis[keep] for axis in tiles)), numbers[keep]
-    query_tiles = -(-(scope.q_start + scope.n_q) // size) - scope.q_start // size
+    query_tiles = len(scope.query_tiles(size))
+    rows, row_mask = rows.expand(*shape, -1), None if row_mask is None else row_mask.expand(*shape, -1, -1)
     return Layout(scope.n_k, size, query_tiles, *shape, _groups(tiles, numbers), table, rows, row_mask)
 
 
@@ -136,9 +137,8 @@ def _rows(
 
 def _tiles(pattern: Pattern, scope: Scope, size: int) -> tuple[Pairs, tuple[int, int]]:
     """Every pair of tiles that the spans touch, once, ordered by example, head, query tile, key tile."""
-    first, end = scope.q_start // size, -(-(scope.q_start + scope.n_q) // size)
-    n_tiles = -(-scope.n_k // size)
-    spans = pattern.spans(scope, torch.arange(first, end), size).clamp(0, n_tiles)
+    queries, n_tiles = scope.query_tiles(size), -(-scope.n_k // size)
+    spans = pattern.spans(scope, torch.arange(queries.start, queries.stop), size).clamp(0, n_tiles)
     low, high = spans[..., 0].flatten(), spans[..., 1].flatten()
     width = (high - low).clamp(min=0)
     span = torch.repeat_interleave(torch.arange(len(width)), width)
@@ -148,7 +148,7 @@ def _tiles(pattern: Pattern, scope: Scope, size: int) -> tuple[Pairs, tuple[int,
     row, key = flat // max(n_tiles, 1), flat % max(n_tiles, 1)
     n_rows, heads = spans.shape[2], spans.shape[1]
     lead = row // max(n_rows, 1)
-    return Pairs(lead // heads, lead % heads, row % max(n_rows, 1) + first, key), (spans.shape[0], heads)
+    return Pairs(lead // heads, lead % heads, row % max(n_rows, 1) + queries.start, key), (spans.shape[0], heads)
 
 
 def _masks(

@@ -115,7 +115,8 @@ def check_sizes(heads: int, head_dim: int, kv_heads: int | None, value_dim: int 
     Raises:
         ValueError: a size below 1, or key heads that do not divide the query heads.
     """
-    kv_heads, value_dim = kv_heads or heads, value_dim or head_dim
+    kv_heads = heads if kv_heads is None else kv_heads
+    value_dim = head_dim if value_dim is None else value_dim
     for name, value in (("heads", heads), ("head_dim", head_dim), ("value_dim", value_dim)):
         if value < 1:
             raise ValueError(must_be(name, "at least 1", value))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, reduce, repeat
-from torch.nn.functional import elu, pad
+from torch.nn.functional import pad
 
 from saccade.attention.inputs import hide, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
@@ -23,8 +23,8 @@ CHUNK = 128
 
 
 def features(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """phi(x) = elu(x) + 1, positive everywhere."""
-    return elu(x) + 1
+    """phi(x) = elu(x) + 1, positive everywhere; written so that nothing is lost where exp(x) is far below 1."""
+    return x.clamp(max=0).exp() + x.clamp(min=0)
 
 
 def linear_attention(

@@ -111,8 +111,8 @@ class Global(Pattern):
         return f"Global({', '.join(options)})"
 
 
-def _positions(value: object) -> tuple[int, ...]:
+def _positions(value: object) -> tuple[int, ...] | None:
     """Check listed positions and bring them into their one order."""
     if not isinstance(value, list | tuple) or not all(type(item) is int and item >= 0 for item in value):
         raise ValueError(must_be("positions", "a list of whole numbers, at least 0", value))
-    return tuple(sorted(set(value)))
+    return tuple(sorted(set(value))) or None

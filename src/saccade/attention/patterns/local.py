@@ -43,8 +43,8 @@ class Local(Pattern):
             sees all of the blocks `p - left .. p + right`.
     """
 
-    left: float
-    right: float | None = None
+    left: int | float
+    right: int | float | None = None
     block: int | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class Local(Pattern):
             raise ValueError(must_be("block", "a whole number, at least 1", self.block))
 
     @property
-    def reach(self) -> tuple[float, float]:
+    def reach(self) -> tuple[int | float, int | float]:
         """`(left, right)`, both known."""
         assert self.right is not None
         return self.left, self.right
@@ -105,7 +105,7 @@ def Causal() -> Local:  # noqa: N802 - reads as a pattern, and is one
     return Local(math.inf, 0)
 
 
-def _reach(name: str, value: object) -> float:
+def _reach(name: str, value: object) -> int | float:
     """Check one side of a window."""
     if value == math.inf and isinstance(value, float):
         return value

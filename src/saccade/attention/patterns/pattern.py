@@ -10,7 +10,7 @@ is `size` consecutive positions, aligned to a multiple of `size`.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,11 @@ class Scope:
         for name in ("n_q", "n_k", "q_start"):
             if getattr(self, name) < 0:
                 raise ValueError(must_be(name, "at least 0", getattr(self, name)))
+
+    def query_tiles(self, size: int) -> range:
+        """Numbers of the tiles in which the queries lie."""
+        first = self.q_start // size
+        return range(first, -(-(self.q_start + self.n_q) // size) if self.n_q else first)
 
     def length(self, b: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
         """Live length of the examples `b`."""
@@ -168,14 +173,12 @@ class Bound:
         return mask[0, 0] if mask.shape[:2] == (1, 1) else mask
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class _Combination(Pattern):
     """Several patterns taken together; flat, without repetition, equal in any order."""
 
-    symbol: str
+    symbol: ClassVar[str]
     parts: tuple[Pattern, ...]
-
-    def __init__(self, parts: tuple[Pattern, ...]) -> None:
-        self.parts = parts
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and frozenset(self.parts) == frozenset(other.parts)

@@ -59,5 +59,5 @@ def sparse_transformer(stride: int = 128, causal: bool = True) -> Pattern:
         stride: the paper's l.
         causal: the paper's own, causal form; otherwise the same to both sides.
     """
-    pattern = Local(stride) | Strided(stride)
+    pattern = Strided(stride) | Local(stride)
     return pattern & Causal() if causal else pattern

@@ -4,7 +4,7 @@ Source: Big Bird (Zaheer et al. 2020). The draws come from a hash of (seed, head
 generator, so that training and evaluation, every worker and every call see the same ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -121,11 +121,12 @@ class Random(Pattern):
 @lru_cache(maxsize=64)
 def _draws(pattern: Random, scope: Scope) -> Int[Tensor, "b h r s"]:
     """The key blocks drawn for each query block, from the block of `q_start` on; -1 where there are too few."""
-    first, end = scope.q_start // pattern.block, -(-(scope.q_start + scope.n_q) // pattern.block)
+    first, end = scope.q_start // pattern.block, scope.query_tiles(pattern.block).stop
     rows = torch.arange(first, max(end, first + 1))
     lengths = torch.tensor(scope.lengths or (scope.n_k,))[:, None, None]
     available = rows.expand(1, 1, -1) if pattern.earlier else (-(-lengths // pattern.block)).expand(-1, 1, len(rows))
-    low, high = _excluded(pattern, scope, rows, available)
+    whole_blocks = replace(scope, q_start=first * pattern.block, n_q=len(rows) * pattern.block)
+    low, high = _excluded(pattern, whole_blocks, rows, available)
     free = available - (high - low).sum(-1)
     drawn = _ranks(pattern, rows, free, scope.heads if pattern.per_head else 1)
     for start, width in zip(low.unbind(-1), (high - low).unbind(-1), strict=True):
