@@ -23,6 +23,8 @@ from saccade.attention.patterns import (
     longformer,
     sparse_transformer,
 )
+from saccade.bench.cost import cost
+from saccade.checking import check
 
 __all__ = [
     "MECHANISMS",
@@ -36,6 +38,8 @@ __all__ = [
     "__version__",
     "attend",
     "big_bird",
+    "check",
+    "cost",
     "longformer",
     "sparse_transformer",
 ]

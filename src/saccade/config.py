@@ -222,8 +222,7 @@ def _convert_items(kind: object, values: list[object], key: str) -> object:
     if len(items) != len(values):
         raise _RefusedError(key, must_be(key, _describe(kind), values))
     converted = [
-        _convert(item, value, f"{key}[{i}]")
-        for i, (item, value) in enumerate(zip(items, values, strict=True))
+        _convert(item, value, f"{key}[{i}]") for i, (item, value) in enumerate(zip(items, values, strict=True))
     ]
     return converted if get_origin(kind) is list else tuple(converted)
 

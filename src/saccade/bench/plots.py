@@ -1,0 +1,104 @@
+"""Figures as PNG or SVG files: who looks at whom, and speed against score. Never opens a window.
+
+matplotlib is an extra (`pip install 'saccade[plots]'`) and is imported only when a figure is drawn.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from saccade.bench.shades import INK, PAPER, cells, ink
+from saccade.bench.show import View
+from saccade.errors import must_be
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ENDINGS = (".png", ".svg")
+ACROSS = 4
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty white figure of so many inches, outside matplotlib's list of windows.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("pictures need matplotlib: pip install 'saccade[plots]'") from error
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def check_path(path: Path, overwrite: bool = False) -> None:
+    """Refuse a place that no figure can be saved to, before the work of drawing one.
+
+    Raises:
+        ValueError: another ending than .png or .svg.
+        FileExistsError: there is such a file, and it is not to be overwritten.
+        FileNotFoundError: the folder does not exist.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(must_be("picture", f"a file that ends in {' or '.join(ENDINGS)}", str(path)))
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} already exists: choose another name, or add --overwrite")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(must_be("the picture's folder", "an existing folder", str(path.parent)))
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write the figure; the file appears whole or not at all.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    # The date would make two files of one figure differ.
+    metadata = {"Date": None} if kind == "svg" else None
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saccade-") as folder:
+        partial = Path(folder) / path.name
+        figure.savefig(partial, format=kind, dpi=160, metadata=metadata)
+        os.replace(partial, path)
+
+
+def views_figure(views: Sequence[View]) -> "Figure":
+    """The views side by side, at most four in a row, one square for each head."""
+    squares = [(view, head) for view in views for head in range(len(view.weights))]
+    across = min(ACROSS, len(squares))
+    down = -(-len(squares) // across)
+    side, most_cells = (4.2, 256) if len(squares) == 1 else (2.3, 128)
+    figure = new_figure((side + 0.45) * across, (side + 0.85) * down)
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for axis, (view, head) in zip(axes, squares, strict=False):
+        _draw_view(axis, view, head, most_cells)
+    for axis in axes[len(squares) :]:
+        axis.axis("off")
+    return figure
+
+
+def _draw_view(axis: "Axes", view: View, head: int, most_cells: int) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colors = LinearSegmentedColormap.from_list("ink", [tuple(c / 255 for c in color) for color in (PAPER, INK)])
+    side, n = cells(view.length, most_cells), view.length
+    levels = ink(view.weights[head], side, side)
+    axis.imshow(levels.numpy(), cmap=colors, vmin=0, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
+    title = f"{view.title}, head {head}" if len(view.weights) > 1 else view.title
+    lines = "\n".join(wrap(title, 34 if most_cells == 256 else 26))
+    axis.set_title(lines, fontsize=10, fontweight="bold", loc="left", pad=16)
+    facts = f"{view.kept:.0%} of pairs, {view.operations:.0%} of full's operations"
+    above = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 7.5, "color": "#444444"}
+    axis.annotate(facts, (0, 1), xycoords="axes fraction", **above)
+    axis.set_xlabel("keys" if view.seed is None else "keys (weights for random inputs)", fontsize=8, labelpad=-6)
+    axis.set_ylabel("queries", fontsize=8)
+    axis.yaxis.set_label_coords(-0.04, 0.5)
+    axis.set_xticks([0, n], ["0", f"{n:,}"])
+    axis.set_yticks([0, n], ["0", f"{n:,}"])
+    axis.tick_params(labelsize=7, length=2, colors="#666666")
+    for spine in axis.spines.values():
+        spine.set_color("#c8d0da")

@@ -1,0 +1,173 @@
+"""One label a sequence: embedding, positions, encoder, pooling, and a linear layer over the classes.
+
+Pooling is the mean over real tokens, or the first real token (as in BERT, Devlin et al. 2019).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from saccade.attention import to_mechanism
+from saccade.errors import must_be, unknown
+from saccade.nn import POSITIONS, Encoder
+from saccade.shapes import Bool, Float, Int, Tensor
+
+POOLINGS = ("mean", "first")
+WEIGHTS = "model.safetensors"
+SETTINGS = "model.json"
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """The shape of a classifier.
+
+    Attributes:
+        mechanism: a name or expression for all layers, or a list of them, one a layer.
+        width: the model width.
+        heads: attention heads; they divide the width.
+        layers: encoder layers.
+        hidden: width inside the feed-forward networks.
+        position: a name in `saccade.nn.POSITIONS`.
+        norm: `pre` or `post`.
+        pooling: `mean` over real tokens, or the `first` of them.
+        dropout: share that is dropped of the embedded input and of each sublayer's output.
+        max_length: the longest sequence, for positions that are learned.
+    """
+
+    mechanism: str | tuple[str, ...] = "full"
+    width: int = 128
+    heads: int = 4
+    layers: int = 2
+    hidden: int = 256
+    position: str = "sinusoidal"
+    norm: Literal["pre", "post"] = "pre"
+    pooling: Literal["mean", "first"] = "mean"
+    dropout: float = 0.1
+    max_length: int = 2048
+
+    def __post_init__(self) -> None:
+        # Sizes are refused by the parts that have them; these names would be met only after the data is read.
+        for mechanism in (self.mechanism,) if isinstance(self.mechanism, str) else self.mechanism:
+            to_mechanism(mechanism)
+        if self.position not in POSITIONS:
+            raise ValueError(unknown("position", self.position, POSITIONS))
+        if self.pooling not in POOLINGS:
+            raise ValueError(unknown("pooling", self.pooling, POOLINGS))
+
+
+class SequenceClassifier(nn.Module):
+    """A Transformer encoder that gives each sequence a score for each class.
+
+    Args:
+        vocabulary_size: how many token ids there are, padding included.
+        classes: how many classes there are.
+        settings: the shape of the model.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    def __init__(self, vocabulary_size: int, classes: int, settings: ClassifierSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or ClassifierSettings()
+        for name, value in (("vocabulary_size", vocabulary_size), ("classes", classes)):
+            if value < 1:
+                raise ValueError(must_be(name, "at least 1", value))
+        self.settings = settings
+        self.embedding = nn.Embedding(vocabulary_size, settings.width)
+        self.position = POSITIONS[settings.position](settings.width, settings.max_length)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.encoder = Encoder(
+            settings.width,
+            settings.heads,
+            settings.layers,
+            settings.hidden,
+            settings.mechanism,
+            settings.norm,
+            settings.dropout,
+        )
+        self.output = nn.Linear(settings.width, classes)
+
+    def forward(self, tokens: Int[Tensor, "b n"], key_mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b v"]:
+        """The logits of each class.
+
+        Args:
+            tokens: token ids, padded to one length.
+            key_mask: True for real tokens; all are, if not given. What stands elsewhere never matters.
+
+        Raises:
+            ValueError: no tokens, or a sequence longer than a learned position table.
+        """
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise ValueError(must_be("tokens", "of shape [batch, length], not empty", tuple(tokens.shape)))
+        if key_mask is None:
+            key_mask = torch.ones_like(tokens, dtype=torch.bool)
+        x = self.dropout(self.position.on_input(self.embedding(tokens)))
+        return self.output(pool(self.encoder(x, key_mask), key_mask, self.settings.pooling))
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and the settings into `folder`, from which `load` reads them.
+
+        Raises:
+            OSError: they could not be written, as on a full disk.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = {
+            "vocabulary_size": self.embedding.num_embeddings,
+            "classes": self.output.out_features,
+            "settings": asdict(self.settings),
+        }
+        # Under another name until it is whole, so that a file of this name can be trusted.
+        partial = folder / f"{WEIGHTS}.partial"
+        try:
+            (folder / SETTINGS).write_text(json.dumps(shape, indent=1), encoding="utf-8")
+            partial.write_bytes(save(self.state_dict()))
+            partial.replace(folder / WEIGHTS)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"could not write the model into {folder}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, folder: Path) -> "SequenceClassifier":
+        """The model that was saved in `folder`, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: no model was saved there.
+            ValueError: a file of it is damaged.
+        """
+        for name in (SETTINGS, WEIGHTS):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"no trained model in {folder}: {name} is missing")
+        try:
+            model = _from_json(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / SETTINGS} must be the settings of a saved model: {error}") from error
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{folder / WEIGHTS} must be the weights of that model: {error}") from error
+        return model.eval()
+
+
+def pool(
+    x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"], pooling: Literal["mean", "first"]
+) -> Float[Tensor, "b c"]:
+    """One vector a sequence, from real tokens only; zeros where there are none."""
+    x = x.masked_fill(~key_mask[..., None], 0)
+    if pooling == "first":
+        first = key_mask.int().argmax(1)
+        return x[torch.arange(len(x), device=x.device), first]
+    return x.sum(1) / key_mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def _from_json(shape: dict[str, Any]) -> SequenceClassifier:
+    settings = shape["settings"]
+    if isinstance(settings["mechanism"], list):
+        settings["mechanism"] = tuple(settings["mechanism"])
+    return SequenceClassifier(shape["vocabulary_size"], shape["classes"], ClassifierSettings(**settings))

@@ -1,0 +1,120 @@
+"""Multi-head attention: projections around any mechanism (Vaswani et al. 2017, section 3.2.2).
+
+Cost: O(n c^2) for the projections, plus what the mechanism takes.
+"""
+
+from einops import rearrange
+from torch import nn
+
+from saccade.attention import Mechanism, to_mechanism
+from saccade.attention.patterns import Pattern
+from saccade.errors import must_be, unknown
+from saccade.shapes import Bool, Float, Tensor
+
+
+class MultiHeadAttention(nn.Module):
+    """Project to heads, attend in each, and project the heads together back to the width.
+
+    Exactly the inputs that the mechanism names are projected. Heads of keys and values may be fewer than heads
+    of queries (grouped queries, Ainslie et al. 2023).
+
+    Args:
+        width: the model width c of inputs and output.
+        heads: query heads; they divide the width.
+        mechanism: a name (`"big_bird"`), an expression (`"local(left=64)"`), a spec, or a pattern.
+        kv_heads: heads of keys and values; they divide `heads`, and are as many if not given.
+        value_dim: dim of one head's values; that of its keys, `width // heads`, if not given.
+        bias: whether the projections add a vector.
+        layer: the number of the layer in its model, for mechanisms that draw something for each layer.
+
+    Raises:
+        ValueError: sizes that do not divide each other, or an unknown mechanism.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mechanism: str | Mechanism | Pattern = "full",
+        *,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        bias: bool = True,
+        layer: int = 0,
+    ) -> None:
+        super().__init__()
+        if heads < 1:
+            raise ValueError(must_be("heads", "at least 1", heads))
+        if width < 1 or width % heads:
+            raise ValueError(must_be("width", f"a positive multiple of the {heads} heads", width))
+        kv_heads = heads if kv_heads is None else kv_heads
+        if kv_heads < 1 or heads % kv_heads:
+            raise ValueError(must_be("kv_heads", f"a divisor of the {heads} heads", kv_heads))
+        head_dim = width // heads
+        value_dim = head_dim if value_dim is None else value_dim
+        if value_dim < 1:
+            raise ValueError(must_be("value_dim", "at least 1", value_dim))
+        self.width = width
+        self.mechanism = to_mechanism(mechanism)
+        self.heads = {"q": heads, "k": kv_heads, "v": kv_heads}
+        sizes = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * value_dim}
+        if missing := set(self.mechanism.inputs) - set(sizes):
+            raise ValueError(unknown("input of a mechanism", min(missing), sizes))
+        self.projections = nn.ModuleDict({name: _linear(width, sizes[name], bias) for name in self.mechanism.inputs})
+        self.output = _linear(heads * value_dim, width, bias)
+        self.layer = self.mechanism.build(heads, head_dim, kv_heads, value_dim, layer)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b q c"],
+        context: Float[Tensor, "b k c"] | None = None,
+        key_mask: Bool[Tensor, "b k"] | None = None,
+        causal: bool = False,
+        q_start: int = 0,
+    ) -> Float[Tensor, "b q c"]:
+        """What each position of `x` takes from the context, or from `x` itself where there is none.
+
+        Args:
+            x: where the queries come from.
+            context: where keys and values come from; `x` if not given.
+            key_mask: True for real keys. Without a context it also hides what stands at these positions of
+                `x` from the queries, so that NaN behind the mask reaches no gradient.
+            causal: whether a query sees only keys up to its own position.
+            q_start: the key position of the first query.
+
+        Raises:
+            ValueError: another width, or something the mechanism does not claim.
+        """
+        self._refuse(x, context, causal)
+        source = x if context is None else context
+        if key_mask is not None:
+            source = source.masked_fill(~key_mask[..., None], 0)
+            x = source if context is None else x
+        parts = {
+            name: rearrange(project(x if name == "q" else source), "b n (h d) -> b h n d", h=self.heads[name])
+            for name, project in self.projections.items()
+        }
+        out = self.layer(**parts, key_mask=key_mask, causal=causal, q_start=q_start)
+        return self.output(rearrange(out, "b h q e -> b q (h e)"))
+
+    def _refuse(self, x: Tensor, context: Tensor | None, causal: bool) -> None:
+        for name, tensor in (("x", x), ("context", context)):
+            if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != self.width):
+                constraint = f"of shape [batch, length, {self.width}] (the model width)"
+                raise ValueError(must_be(name, constraint, tuple(tensor.shape)))
+        claims = self.mechanism.claims
+        if context is not None and not claims.cross:
+            reason = f"{self.mechanism} does not claim cross attention: its queries and keys are one sequence"
+            raise ValueError(must_be("context", f"None, as {reason}", tuple(context.shape)))
+        if causal and not claims.causal:
+            reason = f"{self.mechanism} does not claim causality: its outputs depend on later tokens"
+            raise ValueError(must_be("causal", f"False, as {reason}", causal))
+
+
+def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    """A projection that starts Glorot-uniform, with a bias of zero."""
+    linear = nn.Linear(inputs, outputs, bias)
+    nn.init.xavier_uniform_(linear.weight)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,135 @@
+"""The Transformer encoder (Vaswani et al. 2017), with any attention mechanism in each layer.
+
+`norm="post"` is the paper's: normalise after each residual sum. `norm="pre"` normalises before each sublayer and
+once at the end (Xiong et al. 2020), and trains without a long warm-up.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from saccade.attention import Mechanism
+from saccade.attention.patterns import Pattern
+from saccade.errors import must_be, unknown
+from saccade.nn.multihead import MultiHeadAttention
+from saccade.shapes import Bool, Float, Tensor
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+NORMS = ("pre", "post")
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward network, each with a residual sum, a norm, and dropout before the sum.
+
+    Arguments are those of `Encoder`; `layer` is the number of this layer.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        mechanism: str | Mechanism | Pattern,
+        norm: Literal["pre", "post"],
+        dropout: float,
+        activation: Literal["gelu", "relu"],
+        layer: int,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = norm == "pre"
+        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer)
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width))
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b n c"]:
+        """The input with what it attends to, and then what the feed-forward network makes of it."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), key_mask=key_mask, causal=causal))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, key_mask=key_mask, causal=causal)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+
+class Encoder(nn.Module):
+    """Layers of self-attention and feed-forward networks.
+
+    Args:
+        width: the model width c.
+        heads: attention heads; they divide the width.
+        layers: how many layers.
+        hidden: width inside the feed-forward networks; `4 * width` if not given.
+        mechanism: a name, expression, spec or pattern for all layers, or a list of them, one a layer.
+        norm: `"pre"` or `"post"`.
+        dropout: share of each sublayer's output that is dropped in training, as in the paper.
+        activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
+
+    Raises:
+        ValueError: a size, name or share that cannot be, or another number of mechanisms than layers.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        hidden: int | None = None,
+        mechanism: str | Mechanism | Pattern | Sequence[str | Mechanism | Pattern] = "full",
+        norm: Literal["pre", "post"] = "pre",
+        dropout: float = 0.0,
+        activation: Literal["gelu", "relu"] = "gelu",
+    ) -> None:
+        super().__init__()
+        hidden = 4 * width if hidden is None else hidden
+        for name, value in (("layers", layers), ("hidden", hidden)):
+            if value < 1:
+                raise ValueError(must_be(name, "at least 1", value))
+        if norm not in NORMS:
+            raise ValueError(unknown("norm", norm, NORMS))
+        if activation not in ACTIVATIONS:
+            raise ValueError(unknown("activation", activation, ACTIVATIONS))
+        if not 0 <= dropout < 1:
+            raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
+        self.width = width
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, heads, hidden, each, norm, dropout, activation, layer)
+            for layer, each in enumerate(_one_a_layer(mechanism, layers))
+        )
+        # After the last residual sum, where pre-norm alone would leave the output without a norm.
+        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b n c"]:
+        """The sequence, each position knowing what it could see of the others.
+
+        Args:
+            x: embedded tokens.
+            key_mask: True for real tokens. What stands at the others matters to no output at a real token and
+                to no gradient.
+            causal: whether a position sees only itself and earlier ones.
+
+        Raises:
+            ValueError: another width, or `causal` with a mechanism that does not claim it.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.width:
+            raise ValueError(must_be("x", f"of shape [batch, length, {self.width}] (the model width)", tuple(x.shape)))
+        if key_mask is not None:
+            x = x.masked_fill(~key_mask[..., None], 0)
+        for layer in self.layers:
+            x = layer(x, key_mask, causal)
+        return self.norm(x)
+
+
+def _one_a_layer(
+    mechanism: str | Mechanism | Pattern | Sequence[str | Mechanism | Pattern], layers: int
+) -> Sequence[str | Mechanism | Pattern]:
+    if isinstance(mechanism, str | Mechanism | Pattern):
+        return [mechanism] * layers
+    if len(mechanism) != layers:
+        raise ValueError(must_be("mechanism", f"one, or one for each of the {layers} layers", list(mechanism)))
+    return mechanism

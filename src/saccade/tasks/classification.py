@@ -1,0 +1,270 @@
+"""The task "one label a sequence": data, model, loss and score from one recipe.
+
+`train`, `resume` and `evaluate` work on a run folder. `prepare`, `fit` and `score` are the same without one,
+for a caller that trains several models on data it loads once.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from saccade import config, training
+from saccade.data import Batch, DataSettings, LabelledData, Split, batches, endless, kind_of
+from saccade.data import load as load_data
+from saccade.data.files import read_rows
+from saccade.data.rows import Columns
+from saccade.errors import must_be, unknown
+from saccade.models import ClassifierSettings, SequenceClassifier
+from saccade.shapes import Float, Tensor
+from saccade.tasks import run_folder
+from saccade.tasks.run_folder import DataRecord
+from saccade.training import Trained, TrainingSettings, accuracy, half_width
+from saccade.training.process import process_state
+from saccade.training.progress import OnStep
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run is made from; a TOML file holds the same.
+
+    Attributes:
+        task: the name of this task.
+        data: which data.
+        model: the shape of the model.
+        training: how it is trained.
+    """
+
+    task: Literal["classification"] = "classification"
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ClassifierSettings = field(default_factory=ClassifierSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A recipe with its data loaded and its model built.
+
+    Attributes:
+        recipe: what both were made from.
+        data: the examples.
+        model: the model, with the weights that training starts from.
+    """
+
+    recipe: Recipe
+    data: LabelledData
+    model: SequenceClassifier
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model does on some examples.
+
+    Attributes:
+        accuracy: share of right answers.
+        half_width: half of its 95 % confidence interval: how far chance alone may move it.
+        loss: mean cross-entropy in nats.
+        examples: how many there were.
+    """
+
+    accuracy: float
+    half_width: float
+    loss: float
+    examples: int
+
+
+def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
+    """Load the data, and build the model with weights drawn from the recipe's seed.
+
+    Args:
+        recipe: what to prepare.
+        data: the data of this recipe, where it is loaded already.
+
+    Raises:
+        ValueError, OSError: the data or the model cannot be as the recipe says.
+    """
+    data = load_data(recipe.data) if data is None else data
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        model = SequenceClassifier(data.vocabulary.size, len(data.classes), recipe.model)
+    return Prepared(recipe, data, model)
+
+
+def fit(
+    prepared: Prepared,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    quiet: bool = False,
+) -> Trained:
+    """Train the prepared model in place; arguments and errors as in `saccade.training.train`."""
+    settings, data = prepared.recipe.training, prepared.data
+    pad_id = data.vocabulary.pad_id
+
+    def stream(start: int) -> Iterator[Batch]:
+        return endless(data.train, settings.batch_size, pad_id, seed=settings.seed, start=start)
+
+    def validate(model: nn.Module) -> float:
+        return score(model, data.validation, pad_id, settings.batch_size).accuracy
+
+    return training.train(
+        prepared.model,
+        loss,
+        stream,
+        settings,
+        out,
+        resume=resume,
+        validate=validate,
+        on_step=on_step,
+        quiet=quiet,
+    )
+
+
+def loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+    """Mean cross-entropy of a batch, in nats."""
+    return cross_entropy(model(batch.tokens, batch.key_mask), batch.labels)
+
+
+def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Score:
+    """How well `model` labels the examples of `split`. The model stays in the mode and place it was in."""
+    was_training = model.training
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        parts = [
+            model(batch.tokens.to(device), batch.key_mask.to(device)).float().cpu()
+            for batch in batches(split, batch_size, pad_id, shuffle=False)
+        ]
+    model.train(was_training)
+    logits = torch.cat(parts)
+    right = accuracy(logits.argmax(1), split.labels)
+    return Score(right, half_width(right, len(split)), cross_entropy(logits, split.labels).item(), len(split))
+
+
+def train(recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
+    """Train into the new folder `out`, and score the model on the test split.
+
+    Returns:
+        What `evaluate` returns, with the training speed.
+
+    Raises:
+        FileExistsError: `out` exists; nothing in it is touched.
+        Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
+        ValueError: the data or the model cannot be as the recipe says.
+    """
+    process = process_state()
+    if process.is_main_process:
+        run_folder.refuse_existing(out)
+    prepared = prepare(recipe)
+    if process.is_main_process:
+        run_folder.create(out, config.dump(recipe), DataRecord.of(prepared.data))
+    process.wait_for_everyone()
+    return _finish(prepared, out, fit(prepared, out, on_step=on_step, quiet=quiet))
+
+
+def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
+    """Continue the run in `out` from its latest checkpoint, as if it had never stopped.
+
+    Raises:
+        FileNotFoundError: no run, or no checkpoint, is there.
+        ValueError: the checkpoint is damaged, or the data are no longer those the run began with.
+        Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
+    """
+    recipe = config.load(run_folder.recipe_path(out), Recipe)
+    prepared = prepare(recipe)
+    if DataRecord.of(prepared.data).fingerprint != run_folder.read_record(out).fingerprint:
+        constraint = "what the run began with, but the training examples have changed; start a new run"
+        raise ValueError(must_be("data", constraint, recipe.data.source))
+    return _finish(prepared, out, fit(prepared, out, resume=True, on_step=on_step, quiet=quiet))
+
+
+def evaluate(folder: Path, data: DataSettings | None = None, split: str = "test") -> dict[str, object]:
+    """Score the model of a run.
+
+    Args:
+        folder: the run.
+        data: other data than the run's own. A file is scored whole, as none of it was trained on.
+        split: `train`, `validation` or `test`, where the data have splits.
+
+    Returns:
+        `accuracy`, its `half_width`, `loss`, `examples`, the `majority_share` (the accuracy of always
+        guessing the commonest label in training), `data` and `split`.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or no trained model yet.
+        ValueError: an unknown split, a label the model was not trained on, or data it cannot read.
+    """
+    recipe = config.load(run_folder.recipe_path(folder), Recipe)
+    record = run_folder.read_record(folder)
+    if not (folder / "model.safetensors").is_file():
+        advice = f"if training was stopped, continue it with: saccade train --resume {folder}"
+        raise FileNotFoundError(f"no trained model in {folder} yet; {advice}")
+    model = SequenceClassifier.load(folder)
+    settings = recipe.data if data is None else data
+    if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
+        examples, split = _read_file(settings, record), "all"
+    else:
+        examples = _read_split(settings, split, record)
+    model.to(process_state().device)
+    found = score(model, examples, record.vocabulary.pad_id, recipe.training.batch_size)
+    return _metrics(found, examples, record, settings.source, split)
+
+
+def _finish(prepared: Prepared, out: Path, trained: Trained) -> dict[str, object]:
+    """Write the trained model and its scores into the run."""
+    data = prepared.data
+    found = score(prepared.model, data.test, data.vocabulary.pad_id, prepared.recipe.training.batch_size)
+    metrics = _metrics(found, data.test, DataRecord.of(data), data.name, "test")
+    metrics |= {"step": trained.step, "steps_per_second": trained.steps_per_second}
+    if process_state().is_main_process:
+        prepared.model.save(out)
+        run_folder.write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
+    return metrics
+
+
+def _metrics(found: Score, examples: Split, record: DataRecord, source: str, split: str) -> dict[str, object]:
+    share = (examples.labels == record.commonest).double().mean().item()
+    return {"data": source, "split": split, **asdict(found), "majority_share": share}
+
+
+def _read_split(settings: DataSettings, split: str, record: DataRecord) -> Split:
+    """A split of some data, with the labels and tokens of the run."""
+    if split not in SPLITS:
+        raise ValueError(unknown("split", split, SPLITS))
+    data = load_data(settings)
+    if data.vocabulary != record.vocabulary:
+        constraint = f"data of the vocabulary that the model reads ({record.vocabulary})"
+        raise ValueError(must_be("data", constraint, data.vocabulary))
+    found = data.splits[split]
+    names = [data.classes[label] for label in found.labels.tolist()]
+    _refuse_unseen(dict.fromkeys(names, settings.source), record.classes)
+    return Split(found.sequences, torch.tensor([record.classes.index(name) for name in names]))
+
+
+def _read_file(settings: DataSettings, record: DataRecord) -> Split:
+    """All rows of a file, with the labels and tokens of the run."""
+    rows = read_rows(settings.source, Columns(settings.text_column, settings.label_column))
+    _refuse_unseen({row.label: row.where for row in reversed(rows)}, record.classes)
+    sequences = []
+    for row in rows:
+        try:
+            sequences.append(record.vocabulary.encode(row.text[: settings.length]))
+        except ValueError as error:
+            raise ValueError(f"{row.where}: {error}") from error
+    return Split(tuple(sequences), torch.tensor([record.classes.index(row.label) for row in rows]))
+
+
+def _refuse_unseen(places: dict[str, str], classes: tuple[str, ...]) -> None:
+    """Refuse labels the model was not trained on; `places` says where each label is met first."""
+    unseen = sorted(set(places) - set(classes))
+    if unseen:
+        constraint = f"among those the model was trained on ({', '.join(classes)})"
+        raise ValueError(f"{places[unseen[0]]}: {must_be('labels', constraint, ', '.join(unseen))}")

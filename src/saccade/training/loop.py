@@ -1,0 +1,262 @@
+"""The training loop: optimiser steps with a warm-up, clipping, checkpoints and an exact resume.
+
+accelerate places the model on the device, runs it in the asked precision and on every process; this file
+decides what a step is, when the run is saved, and what is said when something goes wrong.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import send_to_device, set_seed
+from torch import nn
+
+from saccade.errors import must_be
+from saccade.shapes import Float, Tensor
+from saccade.training import checkpoint, log
+from saccade.training.checkpoint import Progress
+from saccade.training.interruption import Interrupted, Interruption
+from saccade.training.process import on_cpu
+from saccade.training.progress import OnStep, progress_bar
+from saccade.training.schedule import learning_rate
+from saccade.training.settings import TrainingSettings
+
+Batch = TypeVar("Batch")
+
+_MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has done.
+
+    Attributes:
+        step: the step whose weights the model now has: the last, or the best on validation.
+        loss: the loss of the last step; NaN where no step was left to do.
+        validation: the best validation score; `None` where there was no validation.
+        step_seconds: what each step of this call took, without validations and checkpoints.
+
+    """
+
+    step: int
+    loss: float
+    validation: float | None
+    step_seconds: tuple[float, ...]
+
+    @property
+    def steps_per_second(self) -> float:
+        """Of the median step, which a pause of the machine does not move; 0 where no step was left to do."""
+        return 1 / statistics.median(self.step_seconds) if self.step_seconds else 0.0
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Batch], Float[Tensor, ""]],
+    batches: Callable[[int], Iterator[Batch]],
+    settings: TrainingSettings,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    validate: Callable[[nn.Module], float] | None = None,
+    on_step: OnStep | None = None,
+    quiet: bool = False,
+) -> Trained:
+    """Train `model` in place for `settings.steps` optimiser steps.
+
+    A run that was stopped and resumed does exactly what a run that was never stopped does, bit for bit on a
+    CPU: weights, optimiser, dropout and the order of the data continue where they were.
+
+    Args:
+        model: the model; it ends on the device that accelerate chose, with the last or best weights.
+        loss: the mean loss of a batch under the model.
+        batches: `batches(i)` gives the endless sequence of batches from number `i` on, the same each time;
+            a batch is a tensor, tuples and dicts of them, or has a method `to(device)`. With several processes
+            each takes its turn.
+        settings: see there.
+        out: where `checkpoints/` and `log.jsonl` go; `None` writes nothing.
+        resume: continue from the latest checkpoint in `out`.
+        validate: the score of the model in evaluation mode, higher being better; called as
+            `settings.validate_every` says.
+        on_step: called after each step with the step, its loss and its seconds.
+        quiet: show no progress bar.
+
+    Raises:
+        FileExistsError: `out` holds a run and `resume` was not asked for.
+        FileNotFoundError: there is nothing to resume.
+        FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint is kept.
+        Interrupted: Ctrl-C, after the step in hand was finished and saved.
+        OSError: a file could not be written, as on a full disk; earlier checkpoints are kept.
+        ValueError: arguments that do not belong together, or a checkpoint that is damaged or of another model.
+
+    """
+    if resume and out is None:
+        raise ValueError(must_be("out", "the folder of the run to resume", out))
+    if validate is None and settings.validate_every:
+        raise ValueError(must_be("validate", "given, as validate_every is not 0", validate))
+    if out is not None and not resume and (out / "checkpoints").exists():
+        raise FileExistsError(f"{out} already holds a run: choose another folder, or resume it")
+    run = _Run(model, settings, out, validate)
+    try:
+        if resume and out is not None:
+            run.restore(out)
+        else:
+            set_seed(settings.seed, device_specific=True)
+        return run.go(loss, batches, on_step, quiet)
+    finally:
+        run.release()
+
+
+class _Run:
+    """The moving parts of one call of `train`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainingSettings,
+        out: Path | None,
+        validate: Callable[[nn.Module], float] | None,
+    ) -> None:
+        # accelerate keeps one state a process, which would refuse a second run in another precision.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[settings.precision], cpu=on_cpu())
+        self.model = model
+        self.prepared, self.optimizer = self.accelerator.prepare(model, _optimizer(model, settings))
+        self.settings = settings
+        self.out = out
+        self.validate = validate
+        self.progress = Progress()
+        self.saved_step: int | None = None
+
+    def go(
+        self,
+        loss: Callable[[nn.Module, Batch], Float[Tensor, ""]],
+        batches: Callable[[int], Iterator[Batch]],
+        on_step: OnStep | None,
+        quiet: bool,
+    ) -> Trained:
+        """All steps that are left."""
+        steps, done = self.settings.steps, self.progress.step
+        processes, turn = self.accelerator.num_processes, self.accelerator.process_index
+        stream = islice(batches(done * processes + turn), 0, None, processes)
+        shown = not quiet and self.accelerator.is_main_process
+        value, times = math.nan, []
+        with Interruption() as interruption, progress_bar(steps, done) if shown else nullcontext() as move:
+            for step in range(done + 1, steps + 1):
+                started = time.perf_counter()
+                value = self._step(step, loss, self._next(stream, step))
+                times.append(time.perf_counter() - started)
+                for report in (move, on_step):
+                    if report is not None:
+                        report(step, value, times[-1])
+                self._after(step, value, times[-1], interruption)
+        if self.progress.best_step:
+            self.model.load_state_dict(self.progress.best_weights)
+        step = self.progress.best_step or self.progress.step
+        return Trained(step, value, self.progress.best_score, tuple(times))
+
+    def restore(self, out: Path) -> None:
+        """Continue from the latest checkpoint."""
+        self.progress = checkpoint.restore(self.accelerator, out / "checkpoints")
+        self.saved_step = self.progress.step
+        if self.accelerator.is_main_process:
+            log.forget_after(out / "log.jsonl", self.progress.step)
+
+    def release(self) -> None:
+        """Give the model back as it came: without gradients, and without what accelerate put on it."""
+        self.optimizer.zero_grad()
+        # `unwrap_model` leaves a mark by which the next accelerator would take the model as prepared.
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            self.model.__dict__.pop(name, None)
+
+    def _next(self, stream: Iterator[Batch], step: int) -> Batch:
+        for batch in stream:
+            return cast(Batch, send_to_device(batch, self.accelerator.device))
+        raise ValueError(must_be("batches", "endless", f"nothing for step {step}"))
+
+    def _step(self, step: int, loss: Callable[[nn.Module, Batch], Float[Tensor, ""]], batch: Batch) -> float:
+        rate = learning_rate(step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.prepared.train()
+        loss_value = loss(self.prepared, batch)
+        self._must_be_finite("loss", value := loss_value.item(), step, rate)
+        self.accelerator.backward(loss_value)
+        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.settings.clip)
+        self._must_be_finite("gradient norm", cast(Tensor, norm).item(), step, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return value
+
+    def _must_be_finite(self, name: str, value: float, step: int, rate: float) -> None:
+        if math.isfinite(value):
+            return
+        kept = "no checkpoint was written before"
+        if self.out is not None and self.saved_step is not None:
+            kept = f"the checkpoint of step {self.saved_step} in {self.out} is kept"
+        advice = "try a lower training.learning_rate, a longer training.warmup or training.precision=fp32"
+        where = f"at step {step} with learning rate {rate:.3g}"
+        raise FloatingPointError(f"{must_be(name, 'finite', value)} {where}: {advice}; {kept}")
+
+    def _after(self, step: int, loss: float, seconds: float, interruption: Interruption) -> None:
+        """What follows a step: validation, the log, a checkpoint if due, an early end if asked for."""
+        settings, last = self.settings, step == self.settings.steps
+        self.progress = replace(self.progress, step=step)
+        line = {
+            "step": step,
+            "loss": loss,
+            "learning_rate": learning_rate(step, settings),
+            "seconds": seconds,
+        }
+        if self.validate is not None and _due(step, settings.validate_every, last):
+            line["validation"] = self._validate(self.validate)
+        if "validation" in line or _due(step, settings.log_every, last):
+            self._log(line)
+        if interruption.requested:
+            self.accelerator.set_trigger()
+        stop = self.accelerator.check_trigger() and not last
+        if stop or last or _due(step, settings.checkpoint_every, last):
+            self._save()
+        if stop:
+            raise Interrupted(self.out, step)
+
+    def _validate(self, validate: Callable[[nn.Module], float]) -> float:
+        self.prepared.eval()
+        with torch.no_grad():
+            score = validate(self.model)
+        if self.progress.best_score is None or score > self.progress.best_score:
+            weights = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
+            self.progress = Progress(self.progress.step, self.progress.step, score, weights)
+        return score
+
+    def _log(self, line: dict[str, int | float]) -> None:
+        if self.out is not None and self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            log.append(self.out / "log.jsonl", line)
+
+    def _save(self) -> None:
+        if self.out is not None:
+            checkpoint.write(self.accelerator, self.out / "checkpoints", self.progress)
+            self.saved_step = self.progress.step
+
+
+def _due(step: int, every: int, last: bool) -> bool:
+    return every > 0 and (last or step % every == 0)
+
+
+def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)

@@ -1,0 +1,65 @@
+"""What a training run may be told."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from saccade.errors import must_be, unknown
+
+PRECISIONS = ("fp32", "bf16")
+DECAYS = ("linear", "cosine")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained, counted in optimiser steps.
+
+    Attributes:
+        steps: optimiser steps in all.
+        batch_size: sequences in a step (on each device).
+        learning_rate: the highest rate, reached at the end of the warm-up.
+        warmup: share of the steps over which the rate rises from zero, between 0 and 1.
+        decay: how the rate falls back to zero after the warm-up.
+        weight_decay: AdamW's decay, for matrices only.
+        clip: the largest norm of the gradient; longer ones are scaled down to it. `inf` clips nothing.
+        precision: `bf16` computes matrix products in bfloat16; weights and optimiser stay in fp32.
+        checkpoint_every: steps between checkpoints; 0 writes one at the end only.
+        validate_every: steps between validations; 0 validates never and keeps the last weights. Otherwise
+            the weights with the best validation score are what training returns.
+        log_every: steps between lines of `log.jsonl`.
+        seed: of the initial weights, the order of the data, and dropout.
+
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    decay: Literal["linear", "cosine"] = "linear"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: int = 200
+    validate_every: int = 0
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(must_be(name, "at least 1", getattr(self, name)))
+        for name in ("checkpoint_every", "validate_every", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(must_be(name, "at least 0", getattr(self, name)))
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(must_be("learning_rate", "positive and finite", self.learning_rate))
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(must_be("warmup", "a share of the steps, from 0 to 1", self.warmup))
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(must_be("weight_decay", "at least 0 and finite", self.weight_decay))
+        if not self.clip > 0:
+            raise ValueError(must_be("clip", "positive (inf clips nothing)", self.clip))
+        if self.precision not in PRECISIONS:
+            raise ValueError(unknown("precision", self.precision, PRECISIONS))
+        if self.decay not in DECAYS:
+            raise ValueError(unknown("decay", self.decay, DECAYS))

@@ -1,0 +1,137 @@
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.models import ClassifierSettings, SequenceClassifier
+from saccade.models.classifier import pool
+
+SMALL = ClassifierSettings(width=21, heads=3, layers=2, hidden=31, max_length=13)
+
+
+def classifier(**options):
+    return SequenceClassifier(17, 5, replace(SMALL, **options)).double().eval()
+
+
+def tokens(*lengths, n):
+    key_mask = torch.arange(n) < torch.tensor(lengths)[:, None]
+    return torch.randint(17, key_mask.shape), key_mask
+
+
+@pytest.mark.parametrize("mechanism", ["full", "local(left=2)", "big_bird", "linear", ("linear", "full")])
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+@pytest.mark.parametrize("position", ["sinusoidal", "learned", "none"])
+def test_neither_the_batch_nor_the_padding_changes_a_score(mechanism, pooling, position):
+    model = classifier(mechanism=mechanism, pooling=pooling, position=position)
+    x, key_mask = tokens(11, 7, 1, n=11)
+    together = model(x, key_mask)
+    assert together.shape == (3, 5)
+    for row, length in enumerate((11, 7, 1)):
+        alone = model(x[row : row + 1, :length])
+        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-10)
+    other = torch.where(key_mask, x, (x + 1) % 17)
+    assert torch.equal(model(other, key_mask), together)
+
+
+def test_pooling_reads_real_tokens_only():
+    x = torch.arange(24.0).view(3, 4, 2)
+    key_mask = torch.tensor([[True, True, True, True], [False, True, False, True], [False] * 4])
+    assert pool(x, key_mask, "mean").tolist() == [[3, 4], [12, 13], [0, 0]]
+    assert pool(x, key_mask, "first").tolist() == [[0, 1], [10, 11], [0, 0]]
+    assert pool(x.masked_fill(~key_mask[..., None], float("nan")), key_mask, "mean").isfinite().all()
+
+
+def test_the_scores_depend_on_positions_dropout_and_norm():
+    x, key_mask = tokens(11, 7, n=11)
+    model = classifier()
+    plain = classifier(position="none")
+    plain.load_state_dict(model.state_dict())
+    assert not torch.allclose(model(x, key_mask), plain(x, key_mask))
+    assert torch.allclose(plain(x.flip(1)), plain(x))
+    post = classifier(norm="post")
+    assert set(post.state_dict()) == set(model.state_dict()) - {"encoder.norm.weight", "encoder.norm.bias"}
+    assert not torch.equal(model.train()(x, key_mask), model(x, key_mask))
+
+
+def test_a_saved_model_is_loaded_equal_and_ready_to_use(tmp_path):
+    settings = replace(SMALL, mechanism=("local(left=2)", "linear"), position="learned")
+    model = SequenceClassifier(17, 5, settings).eval()
+    model.save(tmp_path / "run")
+    loaded = SequenceClassifier.load(tmp_path / "run")
+    x, key_mask = tokens(11, 7, n=11)
+    assert torch.equal(loaded(x, key_mask), model(x, key_mask))
+    assert loaded.settings == settings
+    assert not loaded.training
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model.safetensors", "model.json"}
+
+
+def test_a_folder_without_a_whole_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no trained model in .*: model\.json is missing"):
+        SequenceClassifier.load(tmp_path)
+    SequenceClassifier(17, 5, SMALL).save(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:99])
+    with pytest.raises(ValueError, match=r"model\.safetensors must be the weights of that model"):
+        SequenceClassifier.load(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+        SequenceClassifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"classes": 7}, {"vocabulary_size": 3}])
+def test_weights_of_another_model_are_refused(tmp_path, change):
+    SequenceClassifier(17, 5, SMALL).save(tmp_path)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=r"model\.safetensors must be the weights of that model: (?s:.*)mismatch"):
+        SequenceClassifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": {"mechanism": "full", "widht": 3}}'])
+def test_settings_that_cannot_be_read_are_refused(tmp_path, content):
+    SequenceClassifier(17, 5, SMALL).save(tmp_path)
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(ValueError, match=r"model\.json must be the settings of a saved model"):
+        SequenceClassifier.load(tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_model(tmp_path, monkeypatch):
+    def write_bytes(path, content):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OSError, match=r"could not write the model into .*run: No space left on device"):
+        SequenceClassifier(17, 5, SMALL).save(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.json"]
+    (tmp_path / "model.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"could not write the model into .*: No space left on device"):
+        SequenceClassifier(17, 5, SMALL).save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mechanism": "ful"}, r"mechanism must be one of .*got 'ful' \(did you mean 'full'\?\)"),
+        ({"mechanism": ("full", "locl")}, "mechanism must be one of .*got 'locl'"),
+        ({"position": "lerned"}, r"position must be one of .*got 'lerned' \(did you mean 'learned'\?\)"),
+        ({"pooling": "max"}, "pooling must be one of first, mean, got 'max'"),
+    ],
+)
+def test_names_that_are_unknown_are_refused_before_any_model_is_built(unchecked, options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierSettings(**options)
+
+
+def test_sizes_that_cannot_be_are_refused(unchecked):
+    with pytest.raises(ValueError, match="vocabulary_size must be at least 1, got 0"):
+        SequenceClassifier(0, 5, SMALL)
+    with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
+        SequenceClassifier(17, 0, SMALL)
+    with pytest.raises(ValueError, match=r"tokens must be of shape \[batch, length\], not empty, got \(3, 0\)"):
+        classifier()(torch.zeros(3, 0, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"length must be at most 13 .*got 14"):
+        classifier(position="learned")(torch.zeros(3, 14, dtype=torch.long))

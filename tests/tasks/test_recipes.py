@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from saccade import config
+from saccade.data import DataSettings
+from saccade.data import load as load_data
+from saccade.models import SequenceClassifier
+from saccade.tasks import TASKS, Recipe, load_recipe, recipe_of
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds_its_model_and_survives_being_written(path, tmp_path):
+    recipe = load_recipe(path)
+    assert recipe.task in TASKS
+    SequenceClassifier(257, 7, recipe.model)
+    (tmp_path / "recipe.toml").write_text(config.dump(recipe))
+    assert recipe_of(tmp_path) == recipe
+    assert path.read_text().count("#") > 5
+
+
+def test_the_options_of_the_recipes_are_read_by_their_sources():
+    for path in RECIPES:
+        data = load_recipe(path, ["data.train_size=3", "data.validation_size=3", "data.test_size=3"]).data
+        if data.source == "listops":
+            load_data(data)
+    load_data(load_recipe(RECIPES[-1]).data)
+    assert load_recipe(RECIPES[-1]).data.source == "stdlib"
+
+
+def test_no_file_means_the_defaults():
+    assert load_recipe(None) == Recipe()
+    assert load_recipe(None, ["data.length=64"]) == Recipe(data=DataSettings(length=64))
+
+
+def test_mistakes_are_refused_with_the_key_and_the_nearest_name(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('task = "clasification"\n')
+    with pytest.raises(ValueError, match=r"run\.toml, line 1: task must be one of .*did you mean 'classification'"):
+        load_recipe(path)
+    for override, message in [
+        ("model.widht=3", "key must be one of .*got 'model.widht' .*did you mean 'model.width'"),
+        ("model.mechanism=big_brid", r"model\.mechanism must be one of .*did you mean 'big_bird'"),
+        ("training.precision=fp8", r"training\.precision must be one of bf16, fp32, got 'fp8'"),
+        ("training.steps=0", r"training\.steps must be at least 1, got 0"),
+        ("data.length=0", r"data\.length must be at least 1, got 0"),
+        ("task=tagging", "task must be one of classification, got 'tagging'"),
+    ]:
+        with pytest.raises(ValueError, match=f"^--set {override}: {message}"):
+            load_recipe(None, [override])

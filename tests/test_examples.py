@@ -1,0 +1,21 @@
+"""Every example runs and says what it is there to say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SAYS = {"swap_attention.py": "mean difference from dense attention", "find_a_leak.py": "leaks"}
+
+
+def test_every_example_is_listed():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_example_runs(name):
+    result = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert SAYS[name] in result.stdout
