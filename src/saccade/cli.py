@@ -88,10 +88,11 @@ def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         _print(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -46,7 +46,6 @@ class Source:
         values: nested tables, overrides already applied.
         name: the file, or `settings` where there is none.
         origins: where each dotted key was written: a file and line, or the `--set` that gave it.
-
     """
 
     values: dict[str, Any]
@@ -72,7 +71,6 @@ def load(path: Path | str | None, cls: type[Settings], overrides: Sequence[str] 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: invalid TOML, an unknown key, or a value that does not fit; the message says where.
-
     """
     return build(read(path, overrides), cls)
 
@@ -110,7 +108,6 @@ def dump(instance: object) -> str:
     Raises:
         TypeError: a value that has no TOML form.
         ValueError: the text `none` in a field, which would read back as `None`.
-
     """
     return "\n".join(_dump_table(instance, "")).strip() + "\n"
 

@@ -55,7 +55,6 @@ class Learned(Position):
 
     Raises:
         ValueError: a position past the table.
-
     """
 
     def __init__(self, width: int, max_length: int) -> None:

@@ -34,7 +34,6 @@ class Progress:
         best_step: the step with the best validation score, 0 before the first validation.
         best_score: that score.
         best_weights: the model of that step.
-
     """
 
     step: int = 0
@@ -60,7 +59,6 @@ def write(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
 
     Raises:
         OSError: it could not be written; the earlier checkpoints are untouched.
-
     """
     final = folder / f"step-{progress.step:08d}"
     partial = folder / f"partial-{progress.step:08d}"
@@ -101,7 +99,6 @@ def restore(accelerator: Accelerator, folder: Path) -> Progress:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or belongs to another model or number of processes; the message says what
             to do.
-
     """
     if not (checkpoints := written(folder)):
         raise FileNotFoundError(f"no checkpoint in {folder}: nothing to resume; start the run anew")

@@ -12,7 +12,6 @@ class Interrupted(Exception):  # noqa: N818 - stopping on request is no error
     Attributes:
         folder: the run that holds the checkpoint; `None` where the run writes none.
         step: the last step that was done.
-
     """
 
     def __init__(self, folder: Path | None, step: int) -> None:

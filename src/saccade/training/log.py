@@ -11,7 +11,6 @@ def append(path: Path, line: dict[str, int | float]) -> None:
 
     Raises:
         OSError: it could not be written, as on a full disk.
-
     """
     try:
         with path.open("a", encoding="utf-8") as file:

@@ -44,7 +44,6 @@ class Trained:
         loss: the loss of the last step; NaN where no step was left to do.
         validation: the best validation score; `None` where there was no validation.
         step_seconds: what each step of this call took, without validations and checkpoints.
-
     """
 
     step: int
@@ -96,7 +95,6 @@ def train(
         Interrupted: Ctrl-C, after the step in hand was finished and saved.
         OSError: a file could not be written, as on a full disk; earlier checkpoints are kept.
         ValueError: arguments that do not belong together, or a checkpoint that is damaged or of another model.
-
     """
     if resume and out is None:
         raise ValueError(must_be("out", "the folder of the run to resume", out))

@@ -11,7 +11,6 @@ def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
 
     Raises:
         ValueError: there are no predictions, or another number of labels.
-
     """
     if len(predicted) == 0 or len(predicted) != len(labels):
         raise ValueError(must_be("predicted", f"as long as the {len(labels)} labels", len(predicted)))
@@ -31,7 +30,6 @@ def half_width(accuracy: float, count: int, z: float = 1.96) -> float:
 
     Raises:
         ValueError: an accuracy outside 0 to 1, or no example.
-
     """
     if not 0 <= accuracy <= 1:
         raise ValueError(must_be("accuracy", "from 0 to 1", accuracy))

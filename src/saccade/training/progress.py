@@ -16,7 +16,6 @@ def progress_bar(steps: int, done: int = 0) -> Iterator[OnStep]:
     Args:
         steps: steps in all.
         done: steps that an earlier run has done.
-
     """
     columns = (
         TextColumn("step"),

@@ -28,7 +28,6 @@ class TrainingSettings:
             the weights with the best validation score are what training returns.
         log_every: steps between lines of `log.jsonl`.
         seed: of the initial weights, the order of the data, and dropout.
-
     """
 
     steps: int = 1000

@@ -39,7 +39,7 @@ def _company(
     real = torch.ones(b, n, dtype=torch.bool) if mask is None else mask
     want = subject(inputs, mask, causal)
     others = torch.arange(b)[:, None].expand(b, n) > 0
-    changed = replaced(inputs, others, scaled(subject.draw(n, b=b), 100))
+    changed = replaced(inputs, others, scaled(subject.draw(n, b=b), 100.0))
     what = f"when the other examples were drawn anew, 100 times as large {told}"
     yield difference(subject(changed, mask, causal), want, real & ~others, what)
     if subject.draws_noise:

@@ -36,7 +36,8 @@ def _zeros(
     inputs = subject.draw(mask.shape[1])
     out = subject(inputs, mask, causal)
     yield zero(out, empty, told)
-    cotangent, everywhere = subject.noise(out), torch.ones_like(mask)
+    # Large, because a sum of no weights that is clamped to the least number overflows only then.
+    cotangent, everywhere = 1000 * subject.noise(out), torch.ones_like(mask)
     only_empty = torch.where(spread(empty, out), cotangent, 0)
     found = subject.gradients(inputs, cotangent, mask, causal)
     sent = subject.gradients(inputs, only_empty, mask, causal)
@@ -51,7 +52,7 @@ def _independence(
     inputs = subject.draw(mask.shape[1])
     out = subject(inputs, mask, causal)
     yield finite(out, empty, told)
-    for gradient in subject.gradients(inputs, subject.noise(out), mask, causal):
+    for gradient in subject.gradients(inputs, 1000 * subject.noise(out), mask, causal):
         yield finite(gradient, torch.ones_like(mask), told, "gradient of x")
     odd = (torch.arange(mask.shape[1]) % 2 == 1).expand_as(mask)
     changed = replaced(inputs, empty & odd, subject.draw(mask.shape[1]))
