@@ -85,21 +85,24 @@ def _validate_options(
 ) -> None:
     if not isinstance(pattern, Pattern):
         raise TypeError(must_be("pattern", "a pattern such as Local(128) | Global(2)", pattern))
-    if scale is not None and not math.isfinite(scale):
+    if scale is not None and not (isinstance(scale, int | float) and math.isfinite(scale)):
         raise ValueError(must_be("scale", "a finite number or None", scale))
-    if not 0 <= dropout < 1:
-        raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
+    if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+        raise ValueError(must_be("dropout", "a number, at least 0 and below 1", dropout))
     if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(unknown("backend", backend, ["auto", *BACKENDS]))
+        raise ValueError(unknown("backend", str(backend), ["auto", *BACKENDS]))
     if bias is not None:
-        _validate_bias(bias, (*q.shape[:3], k.shape[2]))
+        _validate_bias(bias, q, (*q.shape[:3], k.shape[2]))
 
 
-def _validate_bias(bias: Tensor, wanted: tuple[int, ...]) -> None:
+def _validate_bias(bias: object, q: Tensor, wanted: tuple[int, ...]) -> None:
+    if not isinstance(bias, Tensor):
+        raise TypeError(must_be("bias", "a tensor or None", type(bias).__name__))
     fits = bias.ndim == 4 and all(got in (1, full) for got, full in zip(bias.shape, wanted, strict=True))
-    if not fits or not bias.is_floating_point():
-        got = f"{tuple(bias.shape)} of {bias.dtype}"
-        raise ValueError(must_be("bias", f"floating point and broadcast to [b h q k] = {wanted}", got))
+    if not fits or not bias.is_floating_point() or bias.device != q.device:
+        got = f"{tuple(bias.shape)} of {bias.dtype} on {bias.device}"
+        constraint = f"floating point on {q.device} and broadcast to [b h q k] = {wanted}"
+        raise ValueError(must_be("bias", constraint, got))
 
 
 def _choose(bound: Bound, bias: Tensor | None) -> str:

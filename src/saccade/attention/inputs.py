@@ -26,6 +26,8 @@ def validate(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, q_start: 
         if tensor.device != q.device or tensor.shape[0] != q.shape[0]:
             wanted = f"on q's device {q.device} with q's batch size {q.shape[0]}"
             raise ValueError(must_be(name, wanted, f"{tensor.device}, {tensor.shape[0]}"))
+    if not q.shape[3]:
+        raise ValueError(must_be("q's last axis", "at least 1 long", q.shape[3]))
     if k.shape[3] != q.shape[3]:
         raise ValueError(must_be("k's last axis", f"as long as q's, {q.shape[3]}", k.shape[3]))
     if v.shape[1:3] != k.shape[1:3]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -61,7 +62,7 @@ def table(state: State) -> Table:
     """The state as a table."""
     caption = f"{state.doing} · {_clock(sum(state.seconds_left))} left in all · Ctrl-C stops and keeps what is done"
     columns = ("mechanism", "step", "loss", "steps/s", "time left", "test accuracy", "peak MB")
-    drawn = Table(caption=caption, caption_justify="left")
+    drawn = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         drawn.add_column(column, justify="left" if column == "mechanism" else "right")
     for row, left in zip(state.rows, state.seconds_left, strict=True):

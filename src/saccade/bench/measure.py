@@ -81,7 +81,8 @@ def peak_memory(work: Work, device: torch.device) -> int:
         raise ValueError(must_be("device", "a CPU or a CUDA device", str(device)))
     # The profiler's own notes about its start and stop would land in the middle of the user's table.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(use_kineto=False, profile_memory=True) as profiler:
+    profiler = profile(use_kineto=False, profile_memory=True)
+    with profiler:
         work()
     held = peak = 0
     for change in _changes(profiler.kineto_results):

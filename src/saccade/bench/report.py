@@ -16,6 +16,7 @@ from saccade._version import __version__
 from saccade.bench.measure import Ratio, speed_ratio
 from saccade.shapes import Bool, Tensor
 from saccade.tasks import Recipe
+from saccade.training import half_width
 
 Status = Literal["waiting", "done", "failed", "stopped"]
 COLUMNS = (
@@ -64,8 +65,8 @@ class Row:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the accuracy, from the number of independent test examples."""
-        return math.nan if self.right is None else math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.right))
+        """Standard error of the accuracy (Wilson's, which is not zero at 0 and 1), all examples being independent."""
+        return math.nan if self.right is None else half_width(self.accuracy, len(self.right), z=1.0)
 
     @property
     def steps_per_second(self) -> float:

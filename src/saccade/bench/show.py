@@ -67,8 +67,8 @@ class View:
     def note(self) -> str:
         """What the shades mean."""
         if self.seed is None:
-            return "dark: the query sees the key"
-        return f"dark: large weight; it depends on the content, here random inputs (seed {self.seed})"
+            return "filled: the query sees the key"
+        return f"the fuller, the larger the weight; weights depend on the content, here random (seed {self.seed})"
 
 
 def look(

@@ -66,7 +66,10 @@ def call(target: Target, forward: Forward, form: Format, inputs: Inputs, options
     """
     devices = [form.device] if form.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: it keeps a stack trace a call for devices that are not there.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
         try:
             out = target.call(forward, inputs, options)
         except Exception as error:

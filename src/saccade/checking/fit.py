@@ -14,8 +14,8 @@ from saccade.checking.calling import Format, TargetFailure, call, prepared, read
 from saccade.checking.draws import Inputs, Shape, scaled
 from saccade.checking.target import COMMON_WIDTHS, Target
 
-# A target that cuts its input into blocks may refuse the first.
-TRIAL_LENGTHS = (64, 256)
+# Unlike any dim that is tried, so that a transposed output shows; a target that cuts blocks may refuse the first.
+TRIAL_LENGTHS = (192, 640)
 HEADS = (2, 4, 1, 8, 12)
 HEAD_DIMS = (8, 16, 32, 64)
 WIDTHS = (64, 32, 16, 8, 128, 256, 512, 768)

@@ -3,11 +3,12 @@
 import torch
 
 from saccade.checking.calling import Format, TargetFailure
+from saccade.checking.draws import right_padding
 from saccade.checking.subject import Subject
 from saccade.checking.target import Target
 from saccade.checking.terms import Terms
 
-TRIAL_LENGTHS = (1, 13, 63, 250, 256)
+TRIAL_LENGTHS = (13, 250)
 
 
 def modes(target: Target, form: Format, terms: Terms, seed: int) -> list[Subject]:
@@ -25,7 +26,7 @@ def _alike(one: Subject, other: Subject) -> bool:
         for causal in one.terms.causal:
             for n in TRIAL_LENGTHS:
                 inputs = one.draw(n)
-                for mask in (None, *one.masks(2, n).values()):
+                for mask in (None, right_padding(2, n)) if one.masked else (None,):
                     out = one(inputs, mask, causal)
                     if not _same(out, other(inputs, mask, causal)):
                         return False

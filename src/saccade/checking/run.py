@@ -51,11 +51,13 @@ def check(
         probes: names of the probes to run; all by default.
 
     Raises:
-        ValueError: an unknown `on` or probe, another dtype, or a class or factory that cannot be built.
+        ValueError: an unknown `on` or probe, another dtype or width, or a class or factory that cannot be built.
         TypeError: a target that cannot be called or copied.
     """
     if dtype not in (None, *DTYPES):
         raise ValueError(must_be("dtype", "torch.float64 or torch.float32", dtype))
+    if width is not None and width < 1:
+        raise ValueError(must_be("width", "at least 1", width))
     chosen = list(PROBES if probes is None else probes)
     for name in chosen:
         if name not in PROBES:

@@ -38,7 +38,7 @@ class Subject:
         self._reuses = True
         self.restart()
         try:
-            self.draws_noise = training and self.seed_matters(self.draw(self.usable(64, 256)[0]))
+            self.draws_noise = training and self.seed_matters(self.draw(self.one_of(64, 256)))
             self._reuses = not (target.is_module and self._remembers())
         except TargetFailure:
             pass  # the probes meet the same failure and report it
@@ -85,6 +85,10 @@ class Subject:
                 plain = (accepts(self._target, self._form, n, self._seed, on) for on in self.terms.causal)
                 self._accepted[n] = all(plain)
         return [n for n in lengths if self._accepted[n]] or lengths
+
+    def one_of(self, *lengths: int) -> int:
+        """The first of those lengths that a plain call accepts, or the first of all."""
+        return self.usable(*lengths)[0]
 
     def accepts(self, n: int) -> bool:
         """Whether a plain call of this length works."""
@@ -163,7 +167,7 @@ class Subject:
         return out.to("cpu", torch.float64, copy=True)
 
     def _remembers(self) -> bool:
-        long, short = (self.draw(n) for n in (self.usable(768, 256)[0], self.usable(13, 64)[0]))
+        long, short = (self.draw(self.one_of(*lengths), b=1) for lengths in ((768, 256), (13, 64)))
         causal, answers = self.terms.causal[-1], self.kept()
         before = answers(long, None, causal)
         answers(short, None, causal)

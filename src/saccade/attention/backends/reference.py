@@ -34,7 +34,7 @@ def reference(
     k, v = (repeat(x, "b g k d -> b (g group) k d", group=group).to(wide) for x in (k, v))
     scores = q.to(wide) @ k.mT * scale
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(wide)
     allowed = bound.dense(q.device)
     if key_mask is not None:
         allowed = allowed & key_mask[:, None, None]

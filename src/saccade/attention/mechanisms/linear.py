@@ -68,7 +68,7 @@ def _before(states: Float[Tensor, "b h m f e"]) -> Float[Tensor, "b h m f e"]:
 
 def _divide(total: Float[Tensor, "*n e"], weight: Float[Tensor, "*n 1"]) -> Float[Tensor, "*n e"]:
     """The weighted mean; zeros where no weight is."""
-    return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    return total / weight.masked_fill(weight == 0, 1)
 
 
 class LinearLayer(AttentionLayer):

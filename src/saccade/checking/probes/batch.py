@@ -20,14 +20,14 @@ from saccade.shapes import Bool, Tensor
 def batch(subject: Subject) -> Iterator[Finding]:
     """Each example against itself elsewhere."""
     for causal in subject.terms.causal:
-        for n in subject.usable(13, 250, 256):
+        for n in (subject.one_of(13, 64), subject.one_of(250, 256)):
             inputs = subject.draw(n, b=3)
             for mask in (None, right_padding(3, n)) if subject.masked else (None,):
                 padded = "" if mask is None else ", right padding"
                 told = f"(n={n}{', causal' if causal else ''}{padded})"
                 yield from _company(subject, inputs, mask, causal, told)
                 yield from _written(subject, inputs, mask, causal, told)
-        yield from _calls_before(subject, causal)
+    yield from _calls_before(subject, subject.terms.causal[-1])
     if not subject.training:
         yield _seed(subject)
 
@@ -59,17 +59,17 @@ def _written(
 
 
 def _calls_before(subject: Subject, causal: bool) -> Iterator[Finding]:
-    long, between = subject.usable(768, 256)[0], subject.usable(768, 13, 64)
-    inputs, answers = subject.draw(long), subject.kept()
+    long, between = subject.one_of(768, 256), subject.usable(768, 13, 64)
+    inputs, answers = subject.draw(long, b=1), subject.kept()
     want = answers(inputs, None, causal)
     for n in between:
-        answers(subject.draw(n), right_padding(2, n) if subject.masked else None, causal)
+        answers(subject.draw(n, b=1), right_padding(1, n) if subject.masked else None, causal)
     what = f"when the same call was made again after calls with n={', '.join(map(str, between))} (n={long})"
-    yield difference(answers(inputs, None, causal), want, torch.ones(2, long, dtype=torch.bool), what)
+    yield difference(answers(inputs, None, causal), want, torch.ones(1, long, dtype=torch.bool), what)
 
 
 def _seed(subject: Subject) -> Finding:
-    n, causal = subject.usable(13, 64)[0], subject.terms.causal[-1]
+    n, causal = subject.one_of(13, 64), subject.terms.causal[-1]
     inputs = subject.draw(n)
     got, want = subject(inputs, None, causal, seed=1), subject(inputs, None, causal)
     what = f"when torch's global generator had another seed: it draws anew in each call (n={n})"

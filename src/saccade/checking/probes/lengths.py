@@ -14,10 +14,10 @@ def lengths(subject: Subject) -> Iterator[Finding]:
     """Each length in rising and in falling order, each order on one copy of the target."""
     for causal in subject.terms.causal:
         rising, falling = subject.kept(), subject.kept()
-        drawn = {n: subject.draw(n) for n in LENGTHS}
+        drawn = {n: subject.draw(n, b=1 if n == max(LENGTHS) else 2) for n in LENGTHS}
         outs = {n: rising(drawn[n], None, causal) for n in LENGTHS}
         for n in reversed(LENGTHS):
-            rows = torch.ones(2, n, dtype=torch.bool)
+            rows = torch.ones(len(outs[n]), n, dtype=torch.bool)
             told = f"(n={n}{', causal' if causal else ''})"
             yield finite(outs[n], rows, told)
             what = f"when lengths were called in falling instead of rising order {told}"

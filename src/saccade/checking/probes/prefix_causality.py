@@ -26,7 +26,7 @@ def prefix_causality(subject: Subject) -> Iterator[Finding]:
         cuts = FEW_CUTS if n == 256 else CUTS
         yield from _later_tokens(subject, inputs, None, cuts, f"n={n}")
         yield from _truncated(subject, inputs, None, cuts, f"n={n}")
-    n = subject.usable(250, 256)[0]
+    n = subject.one_of(250, 256)
     for name, mask in subject.masks(2, n).items():
         inputs = subject.draw(n)
         yield from _later_tokens(subject, inputs, mask, FEW_CUTS, f"n={n}, {name}")
