@@ -12,7 +12,7 @@ def must_be(name: str, constraint: str, value: object) -> str:
     return f"{name} must be {constraint}, got {value!r}"
 
 
-def unknown(kind: str, value: str, options: Iterable[str]) -> str:
+def unknown(kind: str, value: object, options: Iterable[str]) -> str:
     """The form of every error about a name: the nearest known one, then all of them.
 
     Args:
@@ -21,6 +21,6 @@ def unknown(kind: str, value: str, options: Iterable[str]) -> str:
         options: the names that are allowed.
     """
     names = sorted(options)
-    near = get_close_matches(value, names, n=1, cutoff=0.5)
+    near = get_close_matches(str(value), names, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"{kind} must be one of {', '.join(names)}, got {value!r}{hint}"

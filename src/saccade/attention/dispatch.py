@@ -63,6 +63,8 @@ def attend(
     """
     validate(q, k, v, key_mask, q_start)
     _validate_options(q, k, pattern, scale, bias, dropout, backend)
+    if 0 in (*q.shape, *k.shape, *v.shape):
+        return _nothing(q, k, v)
     lengths = live_lengths(key_mask) if pattern.needs_length else None
     bound = pattern.bind(q.shape[2], k.shape[2], q_start, lengths=lengths, heads=q.shape[1])
     if backend == "auto":
@@ -72,6 +74,12 @@ def attend(
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     with torch.autocast(q.device.type, enabled=False):
         return BACKENDS[backend](q, k, v, bound, key_mask=key_mask, scale=scale, bias=bias, dropout=dropout)
+
+
+def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The result where an axis is empty: nothing, or zeros for queries without keys; gradients are zero."""
+    zero = q[..., :0].sum() + k[..., :0].sum() + v[..., :0].sum()
+    return zero.expand(*q.shape[:3], v.shape[3])
 
 
 def _validate_options(
@@ -90,7 +98,7 @@ def _validate_options(
     if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
         raise ValueError(must_be("dropout", "a number, at least 0 and below 1", dropout))
     if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(unknown("backend", str(backend), ["auto", *BACKENDS]))
+        raise ValueError(unknown("backend", backend, ["auto", *BACKENDS]))
     if bias is not None:
         _validate_bias(bias, q, (*q.shape[:3], k.shape[2]))
 

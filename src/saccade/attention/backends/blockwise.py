@@ -139,4 +139,4 @@ def _tiles(x: Float[Tensor, "b h n d"], size: int, front: int = 0) -> Float[Tens
     """Flat tiles, the first and the last filled up with zeros; no copy where they are whole already."""
     end = -(front + x.shape[2]) % size
     x = pad(x, (0, 0, front, end)) if front or end else x
-    return x.reshape(-1, size, x.shape[3])
+    return x.reshape(-1, size, x.shape[3]).contiguous()  # windows are read by strides

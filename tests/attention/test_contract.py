@@ -1,0 +1,152 @@
+"""The contract: every mechanism of THE LIST keeps every claim it makes, as `saccade check` sees it and beyond."""
+
+import pytest
+import torch
+
+import oracles
+from saccade import Global, Local, Strided
+from saccade.attention import MECHANISMS
+from saccade.checking import check
+from saccade.claims import PROBES
+
+H, D = 3, 5
+SMALL = {
+    "full": {},
+    "sparse": {"pattern": Local(5, 1) | Global(2) | Strided(7, steps=3)},
+    "local": {"left": 7, "right": 4},
+    "strided": {"stride": 6},
+    "sparse_transformer": {"stride": 5},
+    "longformer": {"window": 8},
+    "big_bird": {"block": 8, "random_blocks": 2},
+    "linear": {},
+}
+"""Options small enough that a short input shows the mechanism at work; the defaults are tried as well."""
+
+
+SPECS = [
+    *(pytest.param(kind(), id=name) for name, kind in MECHANISMS.items()),
+    *(pytest.param(MECHANISMS[name](**options), id=f"{name}_small") for name, options in SMALL.items() if options),
+]
+
+
+def inputs(n_q, n_k, value_dim, batch=2):
+    generator = torch.Generator().manual_seed(31)
+    shapes = (batch, H, n_q, D), (batch, H, n_k, D), (batch, H, n_k, value_dim)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def implied_weights(layer, n_q, n_k, **options):
+    """Attention is linear in the values: the identity as values returns the weights of any mechanism."""
+    q, k, _ = inputs(n_q, n_k, 1)
+    identity = torch.eye(n_k, dtype=torch.float64).expand(2, H, n_k, n_k)
+    return layer(q, k, identity, **options)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_every_mechanism_has_small_options_here(name):
+    assert name in SMALL
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_every_probe_that_a_claim_calls_for_passes(name):
+    """`check` runs each probe in evaluation and in training."""
+    spec = MECHANISMS[name](**SMALL[name])
+    report = check(spec.build(heads=H, head_dim=D), claims=spec.claims, width=D)
+    called_for = {probe.name for probe in PROBES if probe.claim is None or getattr(spec.claims, probe.claim)}
+    failures = [(result.probe, result.violation, result.where) for result in report.failed]
+    assert not failures
+    assert {result.probe for result in report.results} == {probe.name for probe in PROBES}
+    assert {result.probe for result in report.results if result.status == "passed"} == called_for
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+@pytest.mark.parametrize("n", [1, 2, 63])
+def test_claim_normalised(spec, causal, n):
+    if not spec.claims.normalised or (causal and not spec.claims.causal):
+        pytest.skip("not claimed")
+    mask = torch.arange(n) < torch.tensor([[n], [max(1, n - 20)]])
+    layer = spec.build(heads=H, head_dim=D, value_dim=n)
+    weights = implied_weights(layer, n, n, key_mask=mask, causal=causal)
+    total = weights.sum(-1)
+    sees_something = total > 0.5
+    assert (weights >= 0).all()
+    torch.testing.assert_close(total[sees_something], torch.ones_like(total[sees_something]), rtol=0, atol=1e-12)
+    assert not weights[~sees_something].any()
+    assert not weights.masked_select(~mask[:, None, None]).any()
+    assert sees_something[0].all(), "in a sequence without padding every query sees at least itself"
+    if causal:
+        assert not weights.triu(1).any()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_claim_exact(spec, causal):
+    """The weights of a dense softmax over exactly the pairs that have any weight at all."""
+    if not spec.claims.exact or (causal and not spec.claims.causal):
+        pytest.skip("not claimed")
+    n = 45
+    weights = implied_weights(spec.build(heads=H, head_dim=D, value_dim=n), n, n, causal=causal)
+    q, k, v = inputs(n, n, 11)
+    wanted = oracles.attention(q, k, v, weights > 0)
+    actual = spec.build(heads=H, head_dim=D, value_dim=11)(q, k, v, causal=causal)
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-12)
+    identity = torch.eye(n, dtype=torch.float64).expand(2, H, n, n)
+    torch.testing.assert_close(weights, oracles.attention(q, k, identity, weights > 0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(("n_q", "n_k"), [(5, 67), (67, 5), (1, 67), (67, 1)])
+def test_claim_cross(spec, n_q, n_k):
+    if not spec.claims.cross:
+        pytest.skip("not claimed")
+    q, k, v = (tensor.requires_grad_() for tensor in inputs(n_q, n_k, 7))
+    out = spec.build(heads=H, head_dim=D, value_dim=7)(q, k, v)
+    out.sum().backward()
+    assert out.shape == (2, H, n_q, 7)
+    assert all(tensor.isfinite().all() for tensor in (out, q.grad, k.grad, v.grad))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("n", [1, 2, 63, 250, 1000])
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_claim_any_length_with_value_dims_other_than_key_dims(spec, n, causal):
+    if not spec.claims.any_length or (causal and not spec.claims.causal):
+        pytest.skip("not claimed")
+    q, k, v = (tensor.requires_grad_() for tensor in inputs(n, n, 7, batch=1))
+    out = spec.build(heads=H, head_dim=D, value_dim=7)(q, k, v, causal=causal)
+    out.sum().backward()
+    assert out.shape == (1, H, n, 7)
+    assert all(tensor.isfinite().all() for tensor in (out, q.grad, k.grad, v.grad))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("n", [7, 66, 130])
+def test_claim_causal_means_that_a_step_equals_the_whole(spec, n):
+    if not spec.claims.causal:
+        pytest.skip("not claimed")
+    q, k, v = inputs(n, n, 7)
+    layer = spec.build(heads=H, head_dim=D, value_dim=7)
+    whole = layer(q, k, v, causal=True)
+    for i in {0, 1, n // 2, n - 2, n - 1}:
+        step = layer(q[:, :, i, None], k[:, :, : i + 1], v[:, :, : i + 1], causal=True, q_start=i)
+        torch.testing.assert_close(step, whole[:, :, i, None], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_hidden_keys_leave_no_trace_in_any_parameter_or_input(spec, causal):
+    n, real = 70, 41
+    mask = torch.arange(n)[None].expand(2, n) < real
+    q, k, v = inputs(n, n, 7)
+    poison = torch.tensor([torch.nan, torch.inf], dtype=torch.float64)[torch.arange(n) % 2, None]
+    hidden = ~mask[:, None, :, None]
+    layer = spec.build(heads=H, head_dim=D, value_dim=7)
+    clean = layer(q, k, v, key_mask=mask, causal=causal)
+    k, v = (torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v))
+    out = layer(q, k, v, key_mask=mask, causal=causal)
+    out.sum().backward()
+    assert torch.equal(out, clean)
+    for leaf in (k, v):
+        assert leaf.grad.isfinite().all()
+        assert not leaf.grad[:, :, real:].any()

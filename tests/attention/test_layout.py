@@ -1,0 +1,174 @@
+"""A layout must cover the allowed pairs, each once and nothing else, and stay small."""
+
+import pattern_cases
+import pytest
+import torch
+from allocations import LargestAllocation
+from hypothesis import given
+from hypothesis import strategies as st
+from pattern_cases import NAMED
+
+import oracles
+from saccade.attention.layout import layout
+from saccade.attention.patterns import Causal, Full, Global, Local, Random, Strided, big_bird
+
+lengths = st.integers(0, 150)
+
+
+def covered(plan, scope):
+    """How often each pair is visited and let through, Int[b h q k], read off the layout alone."""
+    size, examples, heads = plan.size, plan.rows.shape[0], plan.rows.shape[1]
+    examples, heads = max(examples, plan.examples), max(heads, plan.heads)
+    tiles_seen = {
+        (int(b), int(h), int(q))
+        for group in plan.groups
+        for b, h, q in zip(group.example, group.head, group.query, strict=True)
+    }
+    assert plan.covers == (len(tiles_seen) == plan.examples * plan.heads * plan.query_tiles)
+    end_q, end_k = (-(-end // size) * size + size for end in (scope.q_start + scope.n_q, scope.n_k))
+    count = torch.zeros(examples, heads, end_q, end_k, dtype=torch.int32)
+    for group in plan.groups:
+        masks = group.masks.expand(len(group.query), -1)
+        for member in range(len(group.query)):
+            b = slice(None) if plan.examples == 1 else int(group.example[member])
+            h = slice(None) if plan.heads == 1 else int(group.head[member])
+            row = int(group.query[member]) * size
+            for key, mask in zip(group.keys[member].tolist(), masks[member].tolist(), strict=True):
+                count[b, h, row : row + size, key * size : key * size + size] += plan.table[mask]
+    assert not count[:, :, : scope.q_start].any()
+    assert not count[:, :, scope.q_start + scope.n_q :].any()
+    assert not count[..., scope.n_k :].any()
+    count = count[:, :, scope.q_start : scope.q_start + scope.n_q, : scope.n_k].clone()
+    for b, h in torch.cartesian_prod(torch.arange(examples), torch.arange(heads)).tolist():
+        row_b, row_h = min(b, plan.rows.shape[0] - 1), min(h, plan.rows.shape[1] - 1)
+        for place, query in enumerate(plan.rows[row_b, row_h].tolist()):
+            if plan.row_mask is None:
+                assert query >= 0
+                count[b, h, query] += 1
+            elif query >= 0:
+                count[b, h, query] += plan.row_mask[row_b, row_h, place]
+            else:
+                assert not plan.row_mask[row_b, row_h, place].any()
+    return count
+
+
+def assert_exact(bound, size=None):
+    plan = layout(bound, size)
+    dense = bound.dense()
+    dense = dense.expand(*(1,) * (4 - dense.ndim), *dense.shape)
+    count = covered(plan, bound.scope)
+    lead = [max(a, b) for a, b in zip(count.shape[:2], dense.shape[:2], strict=True)]
+    expected = dense.expand(*lead, *dense.shape[2:]).int()
+    assert torch.equal(count.expand_as(expected), expected)
+    # Examples and heads that are not told apart are counted once.
+    assert plan.pairs == count.sum()
+    assert plan.table[0].all(), "mask number 0 lets everything through"
+    ascending = [bool((group.keys.diff(dim=1) > 0).all()) for group in plan.groups]
+    assert all(ascending), "a key tile listed twice would be counted twice"
+    return plan
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "q_start"),
+    [(1, 1, 0), (63, 63, 0), (64, 64, 0), (65, 130, 65), (17, 101, 84), (130, 70, 3), (0, 5, 0), (5, 0, 0)],
+    ids=str,
+)
+def test_layout_covers_the_allowed_pairs_once_and_nothing_else(name, n_q, n_k, q_start):
+    pattern = NAMED[name].pattern
+    assert_exact(pattern.bind(n_q, n_k, q_start))
+    assert_exact(pattern.bind(n_q, n_k, q_start), 16)
+
+
+@given(pattern_cases.patterns, lengths, lengths, st.integers(0, 90), st.sampled_from([None, 4, 16, 32]))
+def test_layout_is_exact_for_any_expression(case, n_q, n_k, q_start, size):
+    plan = assert_exact(case.pattern.bind(n_q, n_k, q_start), size)
+    assert plan.pairs == oracles.dense(case.sees, n_q, n_k, q_start).sum()
+    assert plan.visited >= plan.pairs
+
+
+@given(pattern_cases.patterns, lengths, st.lists(st.integers(0, 150), min_size=2, max_size=3), st.integers(0, 70))
+def test_layout_is_exact_for_every_example_of_a_ragged_batch(case, n, live, q_start):
+    live = tuple(min(length, n) for length in live)
+    assert_exact(case.pattern.bind(n - min(q_start, n), n, min(q_start, n), lengths=live), 16)
+
+
+RANDOM = {
+    "random": Random(2, block=16),
+    "odd_block": Random(3, block=7, seed=3),
+    "small_block": Random(5, block=3),
+    "earlier": Random(2, block=16, causal=True),
+    "excluding": Random(2, block=16, excluding=Local(1, block=16) | Global(5)),
+    "heads": Random(2, block=16, per_head=True),
+    "big_bird": big_bird(block=16),
+    "big_bird_heads": big_bird(block=8, per_head=True, seed=5),
+    "big_bird_causal": big_bird(block=16).causal(),
+    "with_strides": Random(1, block=5, per_head=True) | Strided(9) & Causal(),
+    "cut": Random(2, block=11) & Local(40, 20),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("size", [None, 8, 16, 24])
+@pytest.mark.parametrize(("n_q", "n_k", "q_start"), [(149, 149, 0), (33, 97, 64), (50, 93, 43)], ids=str)
+def test_layout_is_exact_for_random_blocks(name, size, n_q, n_k, q_start):
+    assert_exact(RANDOM[name].bind(n_q, n_k, q_start, heads=3), size)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_layout_is_exact_for_random_blocks_of_a_ragged_batch(name):
+    assert_exact(RANDOM[name].bind(131, 131, lengths=(131, 67, 16, 0), heads=2))
+
+
+def sizes(plan):
+    tensors = [plan.table, plan.rows, *([] if plan.row_mask is None else [plan.row_mask])]
+    for group in plan.groups:
+        tensors += [group.example, group.head, group.query, group.keys, group.masks]
+    return sum(tensor.numel() for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys_each"),
+    [
+        (Local(128), 257),
+        (Local(1, block=64) | Global(4, rows=False), 200),
+        (Local(64, 0) | Global(2) & Causal(), 70),
+    ],
+    ids=repr,
+)
+def test_a_million_positions_need_no_large_array(pattern, keys_each):
+    n = 1_000_000
+    with LargestAllocation() as largest:
+        plan = layout(pattern.bind(n, n))
+    tiles = n / plan.size
+    listed = tiles * (keys_each / plan.size + 4)
+    assert sizes(plan) < 4 * listed + 100 * plan.size**2 + 3 * n
+    assert largest.bytes < 32 * 1024**2, "one tile list is a few MB, one n x n array of bits 125,000"
+    assert plan.pairs <= plan.visited < n * (keys_each + 4 * plan.size)
+
+
+def test_visited_pairs_follow_the_window_and_not_the_length():
+    plans = [layout(Local(32, 0).bind(n, n)) for n in (2048, 4096, 8192)]
+    visited = [plan.visited / n for plan, n in zip(plans, (2048, 4096, 8192), strict=True)]
+    assert max(visited) < 1.05 * min(visited)
+    assert max(visited) <= 33 + 2 * plans[0].size
+
+
+def test_global_rows_do_not_make_every_tile_list_long():
+    n = 4096
+    plan = layout((Local(16) | Global(3)).bind(n, n))
+    assert plan.visited < n * 6 * plan.size + 4 * n
+
+
+@pytest.mark.parametrize("pattern", [Full(), Causal(), Local(5) & Local(0, 3), big_bird()], ids=repr)
+def test_the_same_pattern_and_lengths_give_the_same_layout_object(pattern):
+    assert layout(pattern.bind(200, 200)) is layout(pattern.bind(200, 200))
+    assert layout(pattern.bind(200, 200)) is not layout(pattern.bind(199, 200))
+
+
+def test_pairs_that_nobody_sees_are_not_visited():
+    apart = Local(3, 0) & Local(0, 3) & Strided(2)
+    plan = layout(apart.bind(640, 640))
+    assert plan.pairs == 640
+    empty = Global(positions=(1000,), rows=False)
+    assert layout(empty.bind(640, 640)).visited == 0

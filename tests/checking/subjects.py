@@ -1,0 +1,251 @@
+"""Attention to check, written here from the definition and not from the package: right ones and leaking ones.
+
+Every leak is one that a real library has or had; the comment of each says which.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+
+def visible(q, k, key_mask=None, causal=False, diagonal=0):
+    n_q, n_k = q.shape[2], k.shape[2]
+    allowed = torch.ones(q.shape[0], 1, n_q, n_k, dtype=torch.bool)
+    if key_mask is not None:
+        allowed = allowed & key_mask[:, None, None]
+    return allowed & torch.ones(n_q, n_k, dtype=torch.bool).tril(diagonal) if causal else allowed
+
+
+def weights(q, k, allowed):
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~allowed, -torch.inf)
+    empty = ~allowed.any(-1, keepdim=True)
+    return scores.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+
+
+def hide(tensor, key_mask):
+    return tensor if key_mask is None else tensor.masked_fill(~key_mask[:, None, :, None], 0)
+
+
+def right(q, k, v, key_mask=None, causal=False):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return weights(q, k, visible(q, k, key_mask, causal)) @ v
+
+
+def right_linear(q, k, v, key_mask=None, causal=False):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    shared = hide(nn.functional.elu(k) + 1, key_mask)
+    scores = (nn.functional.elu(q) + 1) @ shared.mT * visible(q, k, None, causal)
+    return scores @ v / (scores.sum(-1, keepdim=True) + 1e-12)
+
+
+def right_in_float32(q, k, v, key_mask=None, causal=False):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return weights(q.float(), k.float(), visible(q, k, key_mask, causal)).to(q.dtype) @ v
+
+
+def float32_only(q, k, v, key_mask=None, causal=False):
+    assert q.dtype == torch.float32, "expected scalar type Float but found Double"
+    return right(q, k, v, key_mask, causal)
+
+
+def global_maximum(q, k, v, key_mask=None, causal=False):
+    # performer-pytorch: the stabiliser of the keys is a maximum over the whole sequence, and eps is added after it
+    projection = torch.randn(q.shape[-1], 17, generator=torch.Generator().manual_seed(3), dtype=q.dtype)
+    k, v = hide(k, key_mask), hide(v, key_mask)
+
+    def logits(x):
+        return x @ projection / math.sqrt(3) - x.square().sum(-1, keepdim=True) / 6
+
+    keys = logits(k)
+    keys = keys if key_mask is None else keys.masked_fill(~key_mask[:, None, :, None], -torch.inf)
+    top = keys.amax((-1, -2), keepdim=True)
+    keys = hide((keys - torch.where(top.isfinite(), top, 0)).exp() + 1e-4, key_mask)
+    scores = (logits(q).exp() + 1e-4) @ keys.mT * visible(q, k, None, causal)
+    total = scores.sum(-1, keepdim=True)
+    return scores @ v / total.masked_fill(total == 0, 1)
+
+
+def sorted_buckets(q, k, v, key_mask=None, causal=False):
+    # reformer-pytorch, routing-transformer: who shares a bucket depends on every token's rank in the whole sequence
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    hashes = k[..., 0] if key_mask is None else k[..., 0].masked_fill(~key_mask[:, None], torch.inf)
+    bucket = hashes.argsort(stable=True, dim=-1).argsort(dim=-1) // 7
+    together = bucket[..., None] == bucket[..., None, :]
+    return weights(q, k, visible(q, k, key_mask, causal) & together) @ v
+
+
+def off_by_one(q, k, v, key_mask=None, causal=False):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return weights(q, k, visible(q, k, key_mask, causal, diagonal=1)) @ v
+
+
+def causal_by_block(q, k, v, key_mask=None, causal=False):
+    # a block-sparse layout that forgets the mask inside the diagonal block
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    block = torch.arange(q.shape[2]) // 64
+    allowed = visible(q, k, key_mask) & ((block[:, None] >= block) if causal else True)
+    return weights(q, k, allowed) @ v
+
+
+def values_masked_only(q, k, v, key_mask=None, causal=False):
+    # performer-pytorch, flash-linear-attention #1263: hidden keys stay in the normaliser
+    return weights(q, k, visible(q, k, None, causal)) @ hide(v, key_mask)
+
+
+def mask_ignored(q, k, v, key_mask=None, causal=False):
+    # linformer
+    return right(q, k, v, None, causal)
+
+
+def mask_inverted(q, k, v, key_mask=None, causal=False):
+    # memory-compressed-attention; torch's MultiheadAttention uses True for "ignore"
+    return right(q, k, v, None if key_mask is None else ~key_mask, causal)
+
+
+def soft_mask(q, k, v, key_mask=None, causal=False):
+    # a mask of -100 is added to the scores: enough for common keys and not for large ones
+    k, v = (x if key_mask is None else x.nan_to_num(0, 0, 0) for x in (k, v))
+    hidden = torch.zeros(()) if key_mask is None else -100.0 * ~key_mask[:, None, None]
+    empty = ~visible(q, k, key_mask, causal).any(-1, keepdim=True)
+    scores = (q @ k.mT / math.sqrt(q.shape[-1]) + hidden).masked_fill(~visible(q, k, None, causal), -torch.inf)
+    return (scores.softmax(-1) @ v).masked_fill(empty, 0)
+
+
+def centred_over_batch(q, k, v, key_mask=None, causal=False):
+    # a batch normalisation of the keys
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return weights(q, k - k.mean(0, keepdim=True), visible(q, k, key_mask, causal)) @ v
+
+
+def zero_times_nan(q, k, v, key_mask=None, causal=False):
+    # every additive mask, torch's SDPA included: a weight of 0 times a hidden NaN is NaN
+    return weights(q, k, visible(q, k, key_mask, causal)) @ v
+
+
+def hidden_gradient(q, k, v, key_mask=None, causal=False):
+    # scores are masked well, but the hidden key itself is not: 0 times NaN on the way back
+    return weights(q, k, visible(q, k, key_mask, causal)) @ hide(v, key_mask)
+
+
+def empty_is_nan(q, k, v, key_mask=None, causal=False):
+    # torch.nn.MultiheadAttention
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    scores = (q @ k.mT).masked_fill(~visible(q, k, key_mask, causal), -torch.inf)
+    return scores.softmax(-1) @ v
+
+
+def empty_is_uniform(q, k, v, key_mask=None, causal=False):
+    # equinox and many more: masked scores are the least number there is, so nothing but them is uniform
+    k, v = hide(k, key_mask), v.nan_to_num(0, 0, 0)
+    scores = (q @ k.mT).masked_fill(~visible(q, k, key_mask, causal), torch.finfo(q.dtype).min)
+    return scores.softmax(-1) @ v
+
+
+def empty_is_uniform_over_all(q, k, v, key_mask=None, causal=False):
+    scores = (q @ k.mT).masked_fill(~visible(q, k, key_mask, causal), torch.finfo(q.dtype).min)
+    return scores.softmax(-1) @ v
+
+
+def empty_gradient_overflows(q, k, v, key_mask=None, causal=False):
+    # the sum of no weights is clamped to the least number there is: fine forward, infinite times zero backward
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    scores = q.sigmoid() @ hide(k.sigmoid(), key_mask).mT * visible(q, k, None, causal)
+    return scores @ v / scores.sum(-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
+
+
+def even_only(q, k, v, key_mask=None, causal=False):
+    # reformer-pytorch, sinkhorn-transformer: the length must divide by the bucket
+    assert q.shape[2] % 2 == 0, "sequence length must be divisible by 2"
+    return right(q, k, v, key_mask, causal)
+
+
+def folded_into_batch(q, k, v, key_mask=None, causal=False):
+    # Hugging Face's Nystromformer at one length: half of the sequence ends up in the batch
+    out = right(q, k, v, key_mask, causal)
+    return out.reshape(-1, out.shape[1], 125, out.shape[3]) if out.shape[2] == 250 else out
+
+
+def keys_detached(q, k, v, key_mask=None, causal=False):
+    return right(q, k.detach(), v, key_mask, causal)
+
+
+def long_inputs_detached(q, k, v, key_mask=None, causal=False):
+    return right(q.detach() if q.shape[2] > 128 else q, k, v, key_mask, causal)
+
+
+def length_in_scale(q, k, v, key_mask=None):
+    # log-n scaling with the padded length
+    return right(q * math.log(q.shape[2] + 1), k, v, key_mask)
+
+
+def length_in_causal_scale(q, k, v, key_mask=None, causal=False):
+    return right(q * math.log(q.shape[2] + 1), k, v, key_mask, causal)
+
+
+def live_length_in_scale(q, k, v, key_mask=None, causal=False):
+    # right without causality; with it, later tokens count
+    live = torch.full((q.shape[0],), q.shape[2]) if key_mask is None else key_mask.sum(1)
+    return right(q * (live + 1.0).log()[:, None, None, None].to(q), k, v, key_mask, causal)
+
+
+def writes_into_keys(q, k, v, key_mask=None, causal=False):
+    if key_mask is not None:
+        k.masked_fill_(~key_mask[:, None, :, None], 0)
+    return right(q, k, v, key_mask, causal)
+
+
+def drawn_each_call(q, k, v, key_mask=None, causal=False):
+    # performer-pytorch as often misread: new features at every call
+    return right(q @ torch.randn(q.shape[-1], q.shape[-1], dtype=q.dtype), k, v, key_mask, causal)
+
+
+class DenseForGood(nn.Module):
+    # Hugging Face's Big Bird: a short input makes the module dense, and it stays so
+    def __init__(self):
+        super().__init__()
+        self.dense = False
+
+    def forward(self, q, k, v, key_mask=None, causal=False):
+        n = q.shape[2]
+        self.dense |= n < 16
+        k, v = hide(k, key_mask), hide(v, key_mask)
+        allowed = visible(q, k, key_mask, causal)
+        near = (torch.arange(n)[:, None] - torch.arange(n)).abs() < 16
+        return weights(q, k, allowed if self.dense else allowed & near) @ v
+
+
+class LeaksInTraining(nn.Module):
+    # Hugging Face's Big Bird sees another pattern in training than in evaluation
+    def forward(self, q, k, v, key_mask=None, causal=False):
+        return right(q, k, v, key_mask, causal and not self.training)
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block on x, with biases, dropout and an output projection that starts at zero."""
+
+    def __init__(self, width=24, attention=right):
+        super().__init__()
+        self.attention = attention
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.drop = nn.Dropout(0.2)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x, key_mask=None, causal=False):
+        b, n, c = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(b, n, 3, 4, c // 4).permute(2, 0, 3, 1, 4)
+        mixed = self.attention(q, k, v, key_mask, causal).transpose(1, 2).reshape(b, n, c)
+        return x + self.drop(self.out(mixed))
+
+
+class BatchNormed(nn.Module):
+    # statistics over the batch and over padding, in training
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width)
+        self.block = Block(width)
+
+    def forward(self, x, key_mask=None):
+        return self.block(self.norm(x.mT).mT, key_mask)

@@ -1,0 +1,99 @@
+"""Each known kind of leak is found by the probe that is meant for it, and by no other."""
+
+import pytest
+import subjects
+
+from saccade.checking import check
+from saccade.checking.probes import PROBES
+
+FUTURE = {"prefix_causality"}
+LEAKS = {
+    "global_maximum": FUTURE,
+    "sorted_buckets": FUTURE,
+    "off_by_one": FUTURE,
+    "causal_by_block": FUTURE,
+    "soft_mask": {"padding"},
+    "length_in_scale": {"padding"},
+    "length_in_causal_scale": {"padding", "prefix_causality"},
+    "live_length_in_scale": FUTURE,
+    "values_masked_only": {"padding", "hidden_nan"},
+    "mask_ignored": {"padding", "hidden_nan", "empty_rows"},
+    "mask_inverted": {"padding", "hidden_nan", "empty_rows"},
+    "centred_over_batch": {"batch"},
+    "writes_into_keys": {"batch"},
+    "drawn_each_call": {"batch"},
+    "DenseForGood": {"batch", "lengths"},
+    "zero_times_nan": {"hidden_nan"},
+    "hidden_gradient": {"hidden_nan"},
+    "empty_is_nan": {"empty_rows"},
+    "empty_is_uniform": {"empty_rows"},
+    "empty_gradient_overflows": {"empty_rows"},
+    "even_only": {"lengths"},
+    "folded_into_batch": {"lengths"},
+    "keys_detached": {"gradients"},
+    "long_inputs_detached": {"gradients"},
+    "LeaksInTraining": FUTURE,
+}
+
+
+ONE_OF_EACH_KIND = [
+    "off_by_one",
+    "soft_mask",
+    "centred_over_batch",
+    "zero_times_nan",
+    "empty_is_uniform",
+    "even_only",
+    "keys_detached",
+]
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leak_is_found_by_its_probe(name):
+    report = check(getattr(subjects, name), probes=LEAKS[name])
+    assert {result.probe for result in report.failed} == LEAKS[name], report.table()
+    assert not report.passed
+    assert all(result.where for result in report.failed)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+def test_a_leak_is_found_by_no_other_probe(name):
+    report = check(getattr(subjects, name), probes=set(PROBES) - LEAKS[name])
+    assert report.passed, report.table()
+
+
+@pytest.mark.parametrize(
+    ("attention", "probe"),
+    [
+        (subjects.off_by_one, "prefix_causality"),
+        (subjects.mask_inverted, "padding"),
+        (subjects.centred_over_batch, "batch"),
+        (subjects.zero_times_nan, "hidden_nan"),
+        (subjects.empty_is_nan, "empty_rows"),
+        (subjects.empty_is_uniform_over_all, "empty_rows"),
+        (subjects.even_only, "lengths"),
+        (subjects.keys_detached, "gradients"),
+    ],
+)
+def test_a_leak_inside_a_block_on_x_is_found_too(attention, probe):
+    report = check(lambda: subjects.Block(attention=attention), on="x", probes=[probe])
+    assert [result.probe for result in report.failed] == [probe], report.table()
+
+
+def test_a_batch_normalisation_is_found_in_training_only():
+    (result,) = check(subjects.BatchNormed, on="x", probes=["batch"]).results
+    assert result.status == "failed"
+    assert result.where.endswith("(in training mode)")
+
+
+def test_where_names_the_position_and_what_was_done():
+    (result,) = check(subjects.off_by_one, probes=["prefix_causality"]).results
+    assert result.violation > 1
+    for words in ("output at position", "batch", "head", "when tokens", "and later were drawn anew", "n="):
+        assert words in result.where
+
+
+def test_a_leak_through_float32_is_still_found():
+    def leaking(q, k, v, key_mask=None, causal=False):
+        return subjects.off_by_one(q.float(), k.float(), v.float(), key_mask, causal).double()
+
+    assert not check(leaking, probes=["prefix_causality"]).passed

@@ -1,0 +1,58 @@
+"""What every test shares: memory that shows when it was never written, seeds, and the type checks' switch."""
+
+from collections.abc import Callable, Iterator
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+# No deadline: the tests share two cores with others. Derandomised: the same examples on every machine.
+settings.register_profile("saccade", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("saccade")
+
+
+def _filled(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same allocation, but floating memory starts as NaN: a result that was not written cannot pass."""
+
+    def allocate_nan(*args: object, **options: object) -> Tensor:
+        fresh = allocate(*args, **options)
+        if fresh.is_floating_point() or fresh.is_complex():
+            with torch.no_grad():
+                fresh.fill_(float("nan"))
+        return fresh
+
+    return allocate_nan
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unwritten_memory_is_nan() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("empty", "empty_like", "empty_strided"):
+            patch.setattr(torch, name, _filled(getattr(torch, name)))
+        for name in ("new_empty", "new_empty_strided"):
+            patch.setattr(torch.Tensor, name, _filled(getattr(torch.Tensor, name)), raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Every test starts from the same global seed and leaves the generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20200101)
+        yield
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the run-time type checks, as users run it: for tests of our own error messages."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
