@@ -9,7 +9,7 @@ demo: .venv/installed  ## Which attention on your machine? Trains four and compa
 	$(BIN)/saccade compare --out $(OUT)
 
 test: .venv/installed  ## The whole suite: code, layers, style, types.
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: .venv/installed  ## Style and types alone, with repairs.
 	$(BIN)/ruff check --fix .

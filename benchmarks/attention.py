@@ -17,7 +17,15 @@ from torch import Tensor
 from saccade import attend
 from saccade.attention import to_mechanism
 
-ROWS = ["full", "local", "local(right=0)", "longformer(window=256, first=2)", "big_bird", "strided(stride=128)", "linear"]
+ROWS = [
+    "full",
+    "local",
+    "local(right=0)",
+    "longformer(window=256, first=2)",
+    "big_bird",
+    "strided(stride=128)",
+    "linear",
+]
 
 
 def main() -> None:

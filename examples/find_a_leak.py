@@ -1,6 +1,6 @@
 """Find out whether an attention of your own leaks: this one shifts its causal mask by one.
 
-    python examples/find_a_leak.py
+python examples/find_a_leak.py
 """
 
 import torch

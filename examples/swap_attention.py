@@ -1,6 +1,6 @@
 """Swap the attention of one layer: the projections stay the same, only who looks at whom changes.
 
-    python examples/swap_attention.py
+python examples/swap_attention.py
 """
 
 import torch

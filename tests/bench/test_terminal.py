@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 import torch
@@ -32,11 +33,16 @@ def test_half_blocks_are_the_mask():
 
 
 def test_painted_cells_are_the_mask_on_any_background():
-    view = look("local(left=1)", 4)
+    view = look("local(left=2, right=0)", 5)
     text = "\n".join(drawn(view, force_terminal=True, color_system="truecolor"))
+    rows = []
+    for line in text.splitlines():
+        found = re.findall(r"\x1b\[38;2;([\d;]+?)(?:;48;2;([\d;]+))?m(▀+)", line)
+        for half in range(2 if found else 0):
+            rows.append([cell for *colors, signs in found for cell in [colors[half]] * len(signs)])
     dark, light = (";".join(map(str, color)) for color in (INK, PAPER))
-    assert text.count(f"38;2;{dark}") + text.count(f"48;2;{dark}") == 10
-    assert text.count(f"38;2;{light}") + text.count(f"48;2;{light}") == 6
+    assert rows[:5] == [[dark if seen else light for seen in row] for row in (view.weights[0] != 0).tolist()]
+    assert rows[5] == [""] * 5
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -71,7 +77,7 @@ def test_thin_lines_stay_visible_in_large_cells():
     mask = torch.eye(100, dtype=torch.bool).float()
     levels = ink(mask, 10, 10)
     torch.testing.assert_close(levels, torch.eye(10) * 0.1**0.5)
-    assert set("".join(picture(drawn(look("local(left=0)", 128), width=18), "│"))) == {" ", "·"}
+    assert set("".join(picture(drawn(look("local(left=0)", 1024), width=18), "│"))) == {" ", "·"}
 
 
 def test_weights_are_shaded_by_their_size():

@@ -50,7 +50,8 @@ def float32_only(q, k, v, key_mask=None, causal=False):
 
 
 def global_maximum(q, k, v, key_mask=None, causal=False):
-    # performer-pytorch: the stabiliser of the keys is a maximum over the whole sequence, and eps is added after it
+    # performer-pytorch: the stabiliser of the keys is a maximum over the whole sequence, and eps is added after it,
+    # so small that it shows only where later keys are much larger than earlier ones
     projection = torch.randn(q.shape[-1], 17, generator=torch.Generator().manual_seed(3), dtype=q.dtype)
     k, v = hide(k, key_mask), hide(v, key_mask)
 
@@ -60,8 +61,8 @@ def global_maximum(q, k, v, key_mask=None, causal=False):
     keys = logits(k)
     keys = keys if key_mask is None else keys.masked_fill(~key_mask[:, None, :, None], -torch.inf)
     top = keys.amax((-1, -2), keepdim=True)
-    keys = hide((keys - torch.where(top.isfinite(), top, 0)).exp() + 1e-4, key_mask)
-    scores = (logits(q).exp() + 1e-4) @ keys.mT * visible(q, k, None, causal)
+    keys = hide((keys - torch.where(top.isfinite(), top, 0)).exp() + 1e-13, key_mask)
+    scores = (logits(q).exp() + 1e-13) @ keys.mT * visible(q, k, None, causal)
     total = scores.sum(-1, keepdim=True)
     return scores @ v / total.masked_fill(total == 0, 1)
 
@@ -140,6 +141,14 @@ def empty_is_uniform(q, k, v, key_mask=None, causal=False):
     k, v = hide(k, key_mask), v.nan_to_num(0, 0, 0)
     scores = (q @ k.mT).masked_fill(~visible(q, k, key_mask, causal), torch.finfo(q.dtype).min)
     return scores.softmax(-1) @ v
+
+
+def only_empty_examples_are_zero(q, k, v, key_mask=None, causal=False):
+    # the hidden example is thought of, the causal query before the first real token is not
+    k, v = hide(k, key_mask), v.nan_to_num(0, 0, 0)
+    allowed = visible(q, k, key_mask, causal)
+    scores = (q @ k.mT).masked_fill(~allowed, torch.finfo(q.dtype).min)
+    return (scores.softmax(-1) @ v).masked_fill(~allowed.any(-1, keepdim=True).any(-2, keepdim=True), 0)
 
 
 def empty_is_uniform_over_all(q, k, v, key_mask=None, causal=False):

@@ -27,6 +27,7 @@ LEAKS = {
     "hidden_gradient": {"hidden_nan"},
     "empty_is_nan": {"empty_rows"},
     "empty_is_uniform": {"empty_rows"},
+    "only_empty_examples_are_zero": {"empty_rows"},
     "empty_gradient_overflows": {"empty_rows"},
     "even_only": {"lengths"},
     "folded_into_batch": {"lengths"},

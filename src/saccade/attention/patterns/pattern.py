@@ -129,7 +129,7 @@ class Pattern(ABC):
             lengths: live length of each example, where they differ from `n_k`.
             heads: number of heads, for patterns that differ between them.
         """
-        lengths = lengths if self.needs_length else None
+        lengths = lengths if self.needs_length and lengths else None
         return Bound(self, Scope(n_q, n_k, q_start, lengths, heads))
 
     def dense(self, n_q: int, n_k: int, q_start: int = 0, *, heads: int = 1) -> Bool[Tensor, "..."]:
