@@ -52,17 +52,12 @@ def float32_only(q, k, v, key_mask=None, causal=False):
 def global_maximum(q, k, v, key_mask=None, causal=False):
     # performer-pytorch: the stabiliser of the keys is a maximum over the whole sequence, and eps is added after it,
     # so small that it shows only where later keys are much larger than earlier ones
-    projection = torch.randn(q.shape[-1], 17, generator=torch.Generator().manual_seed(3), dtype=q.dtype)
+    projection = torch.randn(q.shape[-1], 17, generator=torch.Generator().manual_seed(3), dtype=q.dtype) / 3
     k, v = hide(k, key_mask), hide(v, key_mask)
-
-    def logits(x):
-        return x @ projection / math.sqrt(3) - x.square().sum(-1, keepdim=True) / 6
-
-    keys = logits(k)
-    keys = keys if key_mask is None else keys.masked_fill(~key_mask[:, None, :, None], -torch.inf)
-    top = keys.amax((-1, -2), keepdim=True)
-    keys = hide((keys - torch.where(top.isfinite(), top, 0)).exp() + 1e-13, key_mask)
-    scores = (logits(q).exp() + 1e-13) @ keys.mT * visible(q, k, None, causal)
+    keys = k @ projection
+    top = hide(keys, key_mask).amax((-1, -2), keepdim=True)
+    keys = (keys - k.square().sum(-1, keepdim=True) / 18 - top).exp() + 1e-13
+    scores = (q @ projection).exp() @ hide(keys, key_mask).mT * visible(q, k, None, causal)
     total = scores.sum(-1, keepdim=True)
     return scores @ v / total.masked_fill(total == 0, 1)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import subjects
+from torch import nn
 
 from saccade.checking import check
 from saccade.checking.probes import PROBES
@@ -84,6 +85,20 @@ def test_a_batch_normalisation_is_found_in_training_only():
     (result,) = check(subjects.BatchNormed, on="x", probes=["batch"]).results
     assert result.status == "failed"
     assert result.where.endswith("(in training mode)")
+
+
+def test_dropout_is_off_so_that_training_shows_what_follows_the_length():
+    class ScalesInTraining(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, q, k, v, key_mask=None):
+            attention = subjects.length_in_scale if self.training else subjects.right
+            return self.drop(attention(q, k, v, key_mask))
+
+    (result,) = check(ScalesInTraining, probes=["padding"]).results
+    assert result.status == "failed"
 
 
 def test_where_names_the_position_and_what_was_done():

@@ -12,9 +12,7 @@ from saccade.shapes import Bool, Float, Tensor
 
 def weights(scores: Float[Tensor, "b h q k"], allowed: Bool[Tensor, "#b #h #q #k"]) -> Float[Tensor, "b h q k"]:
     """Softmax over the allowed keys; zeros, with zero gradient, for a query that may see nothing."""
-    sees_any = allowed.any(-1, keepdim=True)
-    scores = scores.masked_fill(~allowed, -torch.inf).masked_fill(~sees_any, 0)
-    return scores.softmax(-1).masked_fill(~allowed, 0)
+    return scores.masked_fill(~allowed, -torch.inf).softmax(-1).masked_fill(~allowed, 0)
 
 
 def reference(

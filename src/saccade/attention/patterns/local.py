@@ -31,6 +31,10 @@ class Full(Pattern):
         """All tiles are alike."""
         return torch.zeros_like(tiles.q)[:, None]
 
+    def causal(self) -> "Local":
+        """`Causal()` itself, for which there is a fused kernel."""
+        return Causal()
+
 
 @dataclass(frozen=True, repr=False)
 class Local(Pattern):
