@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from matplotlib.collections import PathCollection
@@ -41,7 +42,7 @@ def test_dense_is_marked_and_guessing_is_a_dashed_line():
 
 
 def test_labels_cover_neither_each_other_nor_a_bubble():
-    figure = comparison_figure(comparison(FULL, LOCAL, CLOSE, row("big_bird", range(246), 0.39, 80)))
+    figure = comparison_figure(comparison(FULL, LOCAL, CLOSE, row("twin", range(248), 0.4, 100)))
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in labels(figure).values()]
     assert len(boxes) == 4
@@ -64,6 +65,12 @@ def test_without_a_baseline_speed_is_in_steps():
     figure = comparison_figure(comparison(LOCAL, CLOSE, baseline=None))
     assert figure.axes[0].get_xlabel() == "training steps per second"
     assert bubbles(figure)[0].get_offsets()[0][0] == pytest.approx(LOCAL.steps_per_second)
+
+
+def test_where_memory_is_unknown_bubbles_are_alike():
+    unknown = [replace(each, peak_bytes=None) for each in (FULL, LOCAL)]
+    first, second = bubbles(comparison_figure(comparison(*unknown)))
+    assert first.get_sizes()[0] == second.get_sizes()[0] > 0
 
 
 def test_what_failed_is_not_drawn(tmp_path):

@@ -21,7 +21,7 @@ def text(renderable):
 def test_table_shows_step_loss_speed_and_time_left():
     lines = text(table(STATE)).splitlines()
     (full,) = (line.split() for line in lines if "full" in line)
-    (local,) = (line.split() for line in lines if line.startswith("local"))
+    (local,) = (line.split() for line in lines if line.lstrip().startswith("local"))
     assert [cell for cell in full if cell != "│"] == ["full", "200/200", "0.500", "0.97", "75.0%", "±", "2.2", "100"]
     assert [cell for cell in local if cell != "│"] == ["local", "50/200", "1.234", "2.00", "1:15", "training", "7"]
     assert any("training local · 1:15 left in all" in line for line in lines)

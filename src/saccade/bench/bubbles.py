@@ -1,6 +1,7 @@
 """The picture of a comparison: speed across, score up, the area of a bubble is peak memory."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saccade.bench.plots import new_figure
@@ -30,7 +31,7 @@ def comparison_figure(found: Comparison) -> "Figure":
     rows = [row for row in found.rows if row.right is not None]
     axis = figure.subplots()
     places = {row: (_speed(found, row), row.accuracy * 100) for row in rows}
-    areas = {row: LARGEST * (row.peak_bytes or 0) / max(other.peak_bytes or 1 for other in rows) for row in rows}
+    areas = _areas(rows)
     for row, (x, y) in places.items():
         color = DENSE if row.mechanism == found.baseline else OTHER
         axis.scatter(x, y, s=areas[row], color=color, alpha=0.35, edgecolors=color, linewidths=1.5, zorder=3)
@@ -40,6 +41,14 @@ def comparison_figure(found: Comparison) -> "Figure":
     FigureCanvasAgg(figure).draw()
     _label(axis, found, places, areas)
     return figure
+
+
+def _areas(rows: Sequence[Row]) -> dict[Row, float]:
+    """Square points; all alike where the device does not tell its memory."""
+    peaks = [row.peak_bytes for row in rows if row.peak_bytes is not None]
+    if len(peaks) < len(rows):
+        return dict.fromkeys(rows, LARGEST / 4)
+    return {row: LARGEST * peak / max(peaks) for row, peak in zip(rows, peaks, strict=True)}
 
 
 def _speed(found: Comparison, row: Row) -> float:
@@ -70,8 +79,10 @@ def _axes(axis: "Axes", found: Comparison, places: dict[Row, tuple[float, float]
     axis.annotate(words, xytext=(2, 5), **where, fontsize=8, color=GREY, bbox=paper)
     if compared:
         axis.axvline(1, linestyle=":", linewidth=1, color=DENSE)
-    data = found.facts.get("data", "")
-    axis.set_title(f"{data}: bubble area = peak memory of a training step", fontsize=10, loc="left")
+    area = (
+        "bubble area = peak memory of a training step" if all(row.peak_bytes for row in places) else "speed and score"
+    )
+    axis.set_title(f"{found.facts.get('data', 'data')}: {area}", fontsize=10, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(color="#eeeeee", zorder=0)
 
@@ -81,7 +92,7 @@ def _label(axis: "Axes", found: Comparison, places: dict[Row, tuple[float, float
     taken = [_bubble(axis, place, areas[row]) for row, place in places.items()]
     for row, place in places.items():
         dense = " (dense)" if row.mechanism == found.baseline else ""
-        text = f"{row.mechanism}{dense}\n{(row.peak_bytes or 0) / 1e6:.0f} MB"
+        text = f"{row.mechanism}{dense}" + ("" if row.peak_bytes is None else f"\n{row.peak_bytes / 1e6:.0f} MB")
         label = axis.annotate(
             text, place, xytext=(0, 0), textcoords="offset points", fontsize=9, zorder=5, annotation_clip=False
         )

@@ -20,7 +20,7 @@ from saccade import config
 from saccade.attention import Mechanism, to_mechanism
 from saccade.bench.bubbles import comparison_figure
 from saccade.bench.live import OnChange, State
-from saccade.bench.measure import ROUNDS, peak_memory, seconds_of
+from saccade.bench.measure import COUNTED, ROUNDS, peak_memory, seconds_of
 from saccade.bench.plots import save
 from saccade.bench.report import Comparison, Row, facts_of, to_jsonl, to_markdown
 from saccade.bench.trial import Trial, right_answers
@@ -166,8 +166,8 @@ class _Race:
             self.rows[name] = replace(self.rows[name], status="stopped")
 
     def measure(self) -> None:
-        """The memory of each mechanism, then its speed in rounds in which they take turns."""
-        for name in self.waiting():
+        """The memory of each mechanism where it can be told, then its speed in rounds in which they take turns."""
+        for name in self.waiting() if self.device.type in COUNTED else ():
             self.tell(f"measuring memory: {name}")
             with self.turn(name):
                 peak = peak_memory(lambda name=name: self.two_steps(name), self.device)

@@ -18,6 +18,9 @@ from saccade.errors import must_be
 
 Work = Callable[[], object]
 
+COUNTED = ("cpu", "cuda")
+"""Kinds of devices on which torch tells how much memory it holds."""
+
 ROUNDS = 7
 """Rounds after the first, which warms up. The range of 7 holds the true median with 98 % confidence."""
 
@@ -77,7 +80,7 @@ def peak_memory(work: Work, device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    if device.type != "cpu":
+    if device.type not in COUNTED:
         raise ValueError(must_be("device", "a CPU or a CUDA device", str(device)))
     # The profiler's own notes about its start and stop would land in the middle of the user's table.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -98,5 +101,5 @@ def _changes(found: Any) -> list[int]:
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
