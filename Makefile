@@ -1,12 +1,11 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both make .venv and install into it first.
 PYTHON ?= python3
 BIN := .venv/bin
-OUT ?= runs/demo
 
 .PHONY: demo test lint benchmark clean
 
-demo: .venv/installed  ## Which attention on your machine? Trains four and compares them (minutes on two cores).
-	$(BIN)/saccade compare --out $(OUT)
+demo: .venv/installed  ## Which attention on your machine? Trains four and compares them; OUT=folder to say where.
+	$(BIN)/saccade compare $(if $(OUT),--out $(OUT))
 
 test: .venv/installed  ## The whole suite: code, layers, style, types.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal

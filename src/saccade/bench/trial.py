@@ -6,7 +6,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from saccade.data import Split, batches
 from saccade.shapes import Bool, Tensor
-from saccade.tasks.classification import Prepared, loss
+from saccade.tasks.classification import Prepared, loss, predict
 
 
 class Trial:
@@ -48,11 +48,4 @@ class Trial:
 
 def right_answers(model: nn.Module, split: Split, pad_id: int, batch_size: int) -> Bool[Tensor, " n"]:
     """For each example of a split, whether the model labels it right."""
-    device = next(model.parameters()).device
-    model.eval()
-    found = []
-    with torch.inference_mode():
-        for batch in batches(split, batch_size, pad_id, shuffle=False):
-            logits = model(batch.tokens.to(device), batch.key_mask.to(device))
-            found.append(logits.argmax(1).cpu() == batch.labels)
-    return torch.cat(found)
+    return predict(model, split, pad_id, batch_size).argmax(1) == split.labels

@@ -133,8 +133,8 @@ def loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     return cross_entropy(model(batch.tokens, batch.key_mask), batch.labels)
 
 
-def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Score:
-    """How well `model` labels the examples of `split`. The model stays in the mode and place it was in."""
+def predict(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Float[Tensor, "n classes"]:
+    """The logits of every example of `split`, on the CPU. The model stays in the mode and place it was in."""
     was_training = model.training
     device = next(model.parameters()).device
     model.eval()
@@ -144,7 +144,12 @@ def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> 
             for batch in batches(split, batch_size, pad_id, shuffle=False)
         ]
     model.train(was_training)
-    logits = torch.cat(parts)
+    return torch.cat(parts)
+
+
+def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Score:
+    """How well `model` labels the examples of `split`."""
+    logits = predict(model, split, pad_id, batch_size)
     right = accuracy(logits.argmax(1), split.labels)
     return Score(right, half_width(right, len(split)), cross_entropy(logits, split.labels).item(), len(split))
 
