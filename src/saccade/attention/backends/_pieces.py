@@ -51,6 +51,10 @@ class Piece(ABC):
         """What belongs to the keys of this piece: keys or values."""
 
     @abstractmethod
+    def room(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """Where to compute what `put_queries` will write: in place if that can be, else in the workspace."""
+
+    @abstractmethod
     def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
         """Write what was computed for the queries; each query belongs to one piece."""
 
@@ -82,6 +86,10 @@ class TilePiece(Piece):
     def fetch_keys(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
         """Gather whole tiles; the list of a member becomes one row of keys."""
         return work.gather(name, flat, self.keys.flatten()).view(len(self.keys), -1, flat.shape[2])
+
+    def room(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """In the workspace, as the tiles lie apart."""
+        return work.take(name, len(self.queries), *flat.shape[1:])
 
     def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
         """Write whole tiles."""
@@ -125,9 +133,16 @@ class WindowPiece(Piece):
         shape, strides = (self.members, self.length * size, dim), (size * dim, dim, 1)
         return flat.as_strided(shape, strides, flat.storage_offset() + self.key * size * dim).to(work.dtype)
 
+    def room(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """In place, unless the result is kept in a lower precision."""
+        place = flat[self.query : self.query + self.members]
+        return place if flat.dtype == work.dtype else work.take(name, *place.shape)
+
     def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
-        """Write to the tiles where they are."""
-        flat[self.query : self.query + self.members].copy_(value)
+        """Write to the tiles where they are, unless it was computed there."""
+        place = flat[self.query : self.query + self.members]
+        if value.data_ptr() != place.data_ptr():
+            place.copy_(value)
 
     def add_to_keys(
         self,
@@ -170,6 +185,10 @@ class RowPiece(Piece):
     def fetch_keys(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m k d"]:
         """All keys of these heads, where they are."""
         return self._heads(flat).to(work.dtype)
+
+    def room(self, work: Workspace, name: str, flat: Float[Tensor, "n s d"]) -> Float[Tensor, "m q d"]:
+        """In the workspace, as the rows lie apart."""
+        return work.take(name, *self.rows.shape, flat.shape[2])
 
     def put_queries(self, flat: Float[Tensor, "n s d"], value: Float[Tensor, "m q d"]) -> None:
         """Write single rows, those that are there."""

@@ -83,17 +83,18 @@ class Softmax:
         scores: Float[Tensor, "m q k"],
         v: Float[Tensor, "m k e"],
         chunk: int,
-    ) -> tuple[Float[Tensor, "m q e"], Float[Tensor, "m q 1"]]:
-        """Output and log-sum-exp (base 2); zeros and -inf for a query that sees nothing. Spoils the scores."""
+        out: Float[Tensor, "m q e"],
+    ) -> Float[Tensor, "m q 1"]:
+        """Fills `out`, gives the log-sum-exp (base 2): zeros and -inf where nothing is seen. Spoils the scores."""
         highest = torch.amax(scores, -1, keepdim=True, out=work.take("highest", *scores.shape[:2], 1))
         scores.sub_(highest.clamp_(min=-1e30)).exp2_()
         total = torch.sum(scores, -1, keepdim=True, out=work.take("total", *scores.shape[:2], 1))
         kept = self.keep(work, scores, chunk)
         if kept is not None:
             scores.mul_(kept)
-        out = torch.bmm(scores, v, out=work.take("out", *scores.shape[:2], v.shape[2]))
         lse = total.log2().add_(highest)
-        return out.div_(total.clamp_(min=torch.finfo(total.dtype).tiny)), lse
+        torch.bmm(scores, v, out=out).div_(total.clamp_(min=torch.finfo(total.dtype).tiny))
+        return lse
 
     def backward(
         self,

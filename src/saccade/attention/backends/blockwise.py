@@ -63,9 +63,9 @@ class _Blockwise(torch.autograd.Function):
         for number, piece in enumerate(pieces(run.layout, run.sizes, key_mask, work)):
             tiles = piece.fetch_queries(work, "q", run.q), piece.fetch_keys(work, "k", run.k)
             scores = softmax.scores(work, *tiles, piece.bias, piece.hidden)
-            result, result_lse = softmax.forward(work, scores, piece.fetch_keys(work, "v", run.v), number)
+            result = piece.room(work, "out", out)
+            piece.put_queries(lse, softmax.forward(work, scores, piece.fetch_keys(work, "v", run.v), number, result))
             piece.put_queries(out, result)
-            piece.put_queries(lse, result_lse)
         ctx.save_for_backward(q, k, v, key_mask, lse)
         ctx.plan = plan
         return run.untile(out, q.shape, run.front)
@@ -87,9 +87,9 @@ class _Blockwise(torch.autograd.Function):
             weights, grad_scores = softmax.backward(work, scores, piece_lse, values, given, number)
             piece.add_to_keys(work, grad_v, weights, given, 1.0)
             piece.add_to_keys(work, grad_k, grad_scores, tiles[0], softmax.scale)
-            out = work.take("grad_q", *tiles[0].shape)
-            torch.baddbmm(out, grad_scores, tiles[1], beta=0, alpha=softmax.scale, out=out)
-            piece.put_queries(grad_q, out)
+            result = piece.room(work, "grad_q", grad_q)
+            torch.baddbmm(result, grad_scores, tiles[1], beta=0, alpha=softmax.scale, out=result)
+            piece.put_queries(grad_q, result)
         back = [
             run.untile(grad_q, q.shape, run.front),
             run.untile(grad_k, k.shape),

@@ -3,11 +3,16 @@
 Cost: O(q k) time; memory O(q k) for the mask, none for `Full()` and `Causal()`.
 """
 
+from functools import lru_cache
+
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from saccade.attention.patterns import Bound, Causal, Full
 from saccade.shapes import Bool, Float, Tensor
+
+KEPT_PAIRS = 2**24
+"""Masks up to 4,096 x 4,096 are kept, 16 MB each and eight at most."""
 
 
 def dense(
@@ -35,10 +40,21 @@ def _mask(
     q: Float[Tensor, "b h q d"], bound: Bound, key_mask: Bool[Tensor, "b k"] | None, bias: Tensor | None
 ) -> Tensor | None:
     """Pattern, key mask and bias as one mask that torch takes; `None` where all may be seen."""
-    allowed = None if bound.pattern == Full() else bound.dense(q.device)
+    allowed = None if bound.pattern == Full() else _allowed(bound, q.device)
     if key_mask is not None:
         live = key_mask[:, None, None]
         allowed = live.expand(-1, 1, q.shape[2], -1) if allowed is None else allowed & live
     if bias is not None and allowed is not None:
         return bias.to(q.dtype).masked_fill(~allowed, -torch.inf)
     return allowed if bias is None else bias.to(q.dtype)
+
+
+def _allowed(bound: Bound, device: torch.device) -> Bool[Tensor, "..."]:
+    """The pattern's mask, kept for the next call where it is not too large: building it costs more than using it."""
+    kept = bound.scope.n_q * bound.scope.n_k <= KEPT_PAIRS
+    return _kept(bound, device) if kept else bound.dense(device)
+
+
+@lru_cache(maxsize=8)
+def _kept(bound: Bound, device: torch.device) -> Bool[Tensor, "..."]:
+    return bound.dense(device)
