@@ -196,7 +196,13 @@ def compare(
     settings = comparison_recipe(recipe, [*chosen, *(overrides or [])])
     out = out or Path("runs") / time.strftime("compare-%Y%m%d-%H%M%S")
     with live(Console(stderr=True)) as on_change:
-        found = run_comparison(settings, mechanisms or DEFAULT_MECHANISMS, out, baseline=baseline, on_change=on_change)
+        found = run_comparison(
+            settings,
+            DEFAULT_MECHANISMS if mechanisms is None else mechanisms,
+            out,
+            baseline=baseline,
+            on_change=on_change,
+        )
     _print((out / REPORT).read_text(encoding="utf-8"))
     _print(f"everything is in {out}")
     if found.stopped:

@@ -176,7 +176,7 @@ def train(recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bo
 
 
 def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Continue the run in `out` from its latest checkpoint, as if it had never stopped.
+    """Continue the run in `out` from its latest checkpoint, as if it had never stopped; a finished one stays as it is.
 
     Raises:
         FileNotFoundError: no run, or no checkpoint, is there.
@@ -188,7 +188,11 @@ def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> 
     if DataRecord.of(prepared.data).fingerprint != run_folder.read_record(out).fingerprint:
         constraint = "what the run began with, but the training examples have changed; start a new run"
         raise ValueError(must_be("data", constraint, recipe.data.source))
-    return _finish(prepared, out, fit(prepared, out, resume=True, on_step=on_step, quiet=quiet))
+    trained = fit(prepared, out, resume=True, on_step=on_step, quiet=quiet)
+    finished = out / run_folder.METRICS
+    if not trained.step_seconds and finished.is_file():
+        return json.loads(finished.read_text(encoding="utf-8"))
+    return _finish(prepared, out, trained)
 
 
 def evaluate(folder: Path, data: DataSettings | None = None, split: str = "test") -> dict[str, object]:

@@ -87,7 +87,7 @@ class Softmax:
     ) -> Float[Tensor, "m q 1"]:
         """Fills `out`, gives the log-sum-exp (base 2): zeros and -inf where nothing is seen. Spoils the scores."""
         highest = torch.amax(scores, -1, keepdim=True, out=work.take("highest", *scores.shape[:2], 1))
-        scores.sub_(highest.clamp_(min=-1e30)).exp2_()
+        scores.sub_(highest.clamp_(min=torch.finfo(scores.dtype).min)).exp2_()
         total = torch.sum(scores, -1, keepdim=True, out=work.take("total", *scores.shape[:2], 1))
         kept = self.keep(work, scores, chunk)
         if kept is not None:

@@ -34,6 +34,8 @@ def reference(
     if bias is not None:
         scores = scores + bias.to(wide)
     allowed = bound.dense(q.device)
+    if bias is not None:
+        allowed = allowed & (bias != -torch.inf)
     if key_mask is not None:
         allowed = allowed & key_mask[:, None, None]
     kept = torch.dropout(weights(scores, allowed.expand(scores.shape)), dropout, train=True)

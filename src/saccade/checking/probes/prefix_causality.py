@@ -19,8 +19,16 @@ CUTS = (0, 1, 2, 7, 32, 62, 63, 64, 100, 127, 128, 191, 248)
 FEW_CUTS = (0, 7, 63, 100, 191)
 
 
+LONG = 1000
+LONG_CUTS = (255, 256, 299, 319, 399, 499, 511, 512, 599, 639, 767, 799, 899, 998)
+
+
 def prefix_causality(subject: Subject) -> Iterator[Finding]:
     """Outputs up to a position, before and after something happens to the tokens behind it."""
+    n = subject.usable(250, 256)[0]
+    yield from _each_cut(subject, n, range(n - 1))
+    if subject.accepts(LONG):
+        yield from _each_cut(subject, LONG, LONG_CUTS)
     for n in subject.usable(13, 250, 256):
         inputs = subject.draw(n)
         cuts = FEW_CUTS if n == 256 else CUTS
@@ -31,6 +39,17 @@ def prefix_causality(subject: Subject) -> Iterator[Finding]:
         inputs = subject.draw(n)
         yield from _later_tokens(subject, inputs, mask, FEW_CUTS, f"n={n}, {name}")
         yield from _truncated(subject, inputs, mask, FEW_CUTS, f"n={n}, {name}")
+
+
+def _each_cut(subject: Subject, n: int, cuts: Iterable[int]) -> Iterator[Finding]:
+    """One new draw behind every cut: a leak may sit at a single position, or at the seams of some chunk size."""
+    inputs, other = subject.draw(n), subject.draw(n)
+    position = torch.arange(n).expand(len(inputs[0]), n)
+    want = subject(inputs, None, causal=True)
+    for p in cuts:
+        changed = replaced(inputs, position > p, other)
+        what = f"when tokens {p + 1} and later were drawn anew (n={n})"
+        yield difference(subject(changed, None, causal=True), want, position <= p, what)
 
 
 def _later_tokens(
