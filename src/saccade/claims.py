@@ -1,7 +1,7 @@
-"""What a mechanism may claim, and the probe and tolerance that check each claim: one table.
+"""What a mechanism may claim, and the probes that anything may be checked with, each with its tolerance: one table.
 
 A claim is a property of a spec *instance* (`big_bird` can be causal, its `Random` blocks then draw among
-earlier ones). `saccade check` and the contract tests read this table and nothing else.
+earlier ones). `saccade check` reads the probes; the contract tests also hold each mechanism to its other claims.
 """
 
 from dataclasses import dataclass, fields

@@ -245,3 +245,15 @@ def test_only_some_inputs_want_gradients(wanted, backend):
             torch.testing.assert_close(named[name].grad, gradient, rtol=0, atol=1e-12)
         else:
             assert named[name].grad is None
+
+
+@pytest.mark.parametrize("backend", ["reference", "dense"])
+def test_a_bias_that_hides_all_keys_gives_zeros(backend):
+    q, k, v = (torch.randn(1, 2, 5, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    bias[0, 0, 3] = -torch.inf
+    out = attend(q, k, v, bias=bias, backend=backend)
+    assert (out[:, :, 3] == 0).all()
+    out.sum().backward()
+    assert torch.isfinite(q.grad).all()
+    assert (q.grad[:, :, 3] == 0).all()

@@ -8,7 +8,7 @@ from torch import nn
 from saccade.attention import AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Causal, Local
 from saccade.claims import Claims
-from saccade.nn import MultiHeadAttention
+from saccade.nn import Encoder, MultiHeadAttention
 
 WIDTH, HEADS = 21, 3
 
@@ -200,3 +200,18 @@ def test_causal_pattern_and_causal_flag_agree():
     other.load_state_dict(one.state_dict())
     x = torch.randn(2, 11, WIDTH)
     torch.testing.assert_close(one(x), other(x, causal=True))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(2, 36, dtype=torch.bool), r"key_mask must be of shape \[b k\] = \(2, 37\)"),
+        (torch.ones(2, 37), "key_mask must be a boolean tensor"),
+    ],
+    ids=["shape", "dtype"],
+)
+@pytest.mark.parametrize("module", ["attention", "encoder"])
+def test_a_key_mask_that_does_not_fit_is_refused(unchecked, module, mask, message):
+    built = MultiHeadAttention(12, 2) if module == "attention" else Encoder(12, 2, 1)
+    with pytest.raises((TypeError, ValueError), match=message):
+        built(torch.randn(2, 37, 12), key_mask=mask)

@@ -83,6 +83,10 @@ class _Reader:
                 raise ValueError(unknown(f"option of {name}", option, known))
         if len(values) > len(known):
             raise ValueError(must_be(f"values in {name}(...)", f"at most {len(known)}", len(values)))
+        try:
+            signature(self.names[name]).bind(*values, **options)
+        except TypeError as error:
+            raise ValueError(must_be(f"{name}(...)", f"complete ({error})", self.text)) from None
         return self.names[name](*values, **options)
 
 

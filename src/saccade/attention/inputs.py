@@ -21,8 +21,10 @@ def validate(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, q_start: 
             raise TypeError(must_be(name, f"a tensor {AXES[name]}", type(tensor).__name__))
         if tensor.ndim != 4:
             raise ValueError(must_be(name, f"of shape {AXES[name]}", tuple(tensor.shape)))
-        if not tensor.is_floating_point() or tensor.dtype != q.dtype:
-            raise ValueError(must_be(name, f"floating point and of q's dtype {q.dtype}", tensor.dtype))
+        if not tensor.is_floating_point():
+            raise ValueError(must_be(name, "floating point", tensor.dtype))
+        if tensor.dtype != q.dtype:
+            raise ValueError(must_be(name, f"of q's dtype {q.dtype}", tensor.dtype))
         if tensor.device != q.device or tensor.shape[0] != q.shape[0]:
             wanted = f"on q's device {q.device} with q's batch size {q.shape[0]}"
             raise ValueError(must_be(name, wanted, f"{tensor.device}, {tensor.shape[0]}"))
@@ -37,17 +39,22 @@ def validate(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, q_start: 
     if isinstance(q_start, bool) or not isinstance(q_start, int) or q_start < 0:
         raise ValueError(must_be("q_start", "a whole number, at least 0", q_start))
     if key_mask is not None:
-        _validate_key_mask(key_mask, k)
+        validate_key_mask(key_mask, (k.shape[0], k.shape[2]), k.device)
 
 
-def _validate_key_mask(key_mask: Tensor, k: Tensor) -> None:
+def validate_key_mask(key_mask: object, wanted: tuple[int, int], device: torch.device) -> None:
+    """Refuse a key mask that is not boolean, of shape `[b k]` and where the keys are.
+
+    Raises:
+        TypeError: not a boolean tensor.
+        ValueError: another shape or device.
+    """
     if not isinstance(key_mask, Tensor) or key_mask.dtype != torch.bool:
         got = getattr(key_mask, "dtype", type(key_mask).__name__)
         raise TypeError(must_be("key_mask", "a boolean tensor (True = may be attended)", got))
-    wanted = (k.shape[0], k.shape[2])
-    if key_mask.shape != wanted or key_mask.device != k.device:
+    if key_mask.shape != wanted or key_mask.device != device:
         got = f"{tuple(key_mask.shape)} on {key_mask.device}"
-        raise ValueError(must_be("key_mask", f"of shape [b k] = {wanted} on {k.device}", got))
+        raise ValueError(must_be("key_mask", f"of shape [b k] = {wanted} on {device}", got))
 
 
 def hide(

@@ -64,7 +64,7 @@ class Mechanism(ABC):
     @property
     @abstractmethod
     def claims(self) -> Claims:
-        """What this instance promises; each claim is checked by a probe of its own."""
+        """What this instance promises; the contract tests hold it to each."""
 
     @abstractmethod
     def build(

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import nn
 
 from saccade.attention import Mechanism, to_mechanism
+from saccade.attention.inputs import validate_key_mask
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
@@ -88,6 +89,7 @@ class MultiHeadAttention(nn.Module):
         self._refuse(x, context, causal)
         source = x if context is None else context
         if key_mask is not None:
+            validate_key_mask(key_mask, (source.shape[0], source.shape[1]), source.device)
             source = source.masked_fill(~key_mask[..., None], 0)
             x = source if context is None else x
         parts = {

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from saccade.attention import Mechanism
+from saccade.attention.inputs import validate_key_mask
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be, unknown
 from saccade.nn.multihead import MultiHeadAttention
@@ -119,6 +120,7 @@ class Encoder(nn.Module):
         if x.ndim != 3 or x.shape[-1] != self.width:
             raise ValueError(must_be("x", f"of shape [batch, length, {self.width}] (the model width)", tuple(x.shape)))
         if key_mask is not None:
+            validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
             x = x.masked_fill(~key_mask[..., None], 0)
         for layer in self.layers:
             x = layer(x, key_mask, causal)

@@ -34,7 +34,7 @@ class Global(Pattern):
     columns: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what chooses nothing."""
+        """Refuse what is no choice of positions."""
         for name in ("first", "last"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:

@@ -23,7 +23,7 @@ class Random(Pattern):
         blocks: how many key blocks are drawn for each query block.
         block: positions in a block, of queries and of keys.
         seed: what the draws are made from.
-        excluding: a pattern; key blocks of which it shows a query block anything are not drawn for that block.
+        excluding: a pattern; key blocks of which it may show a query block anything are not drawn for that block.
         per_head: whether each head has draws of its own.
         causal: draw among strictly earlier blocks, whatever the length (kept as `earlier`); else among all blocks
             of the example's live length.
