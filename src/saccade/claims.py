@@ -4,7 +4,7 @@ A claim is a property of a spec *instance* (`big_bird` can be causal, its `Rando
 earlier ones). `saccade check` reads the probes; the contract tests also hold each mechanism to its other claims.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,6 @@ class Claims:
     any_mask: bool = False
     normalised: bool = False
     exact: bool = False
-
-    def names(self) -> tuple[str, ...]:
-        """The claims that are made, in the order of the table."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("padding", "what stands behind the key mask, and how much of it, never matters", None, 1e-9, 1e-4),
     Probe("batch", "an output depends on its example alone: no company, no call before", None, 1e-9, 1e-4),
     Probe("hidden_nan", "NaN and inf behind the key mask reach no output and no gradient", None, 1e-9, 1e-4),
-    Probe("empty_rows", "a query that may see nothing gets zeros and zero gradient", None, 1e-9, 1e-2),
+    Probe("empty_rows", "a query that may see nothing gets zeros and zero gradient", None, 1e-9, 1e-3),
     Probe("lengths", "lengths 1, 2, 63, 250 and 1000 work, in any order", "any_length", 1e-9, 1e-4),
     Probe("gradients", "gradients equal finite differences, for every input", None, 1e-4, 1e-2),
 )
