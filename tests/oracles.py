@@ -6,7 +6,7 @@ A pattern is described by a predicate `sees(q, k, n)`: may the query at position
 position `k` in a sequence of `n` real tokens? All positions are absolute.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +50,42 @@ def global_tokens(
         return position < first or n - last <= position < n or position in positions
 
     return lambda q, k, n: (rows and is_global(q, n)) or (columns and is_global(k, n))
+
+
+def grid(height: int, width: int, radius: int) -> Predicate:
+    """Hassani et al. 2023, cut off at the border: cells at most `radius` rows and columns away."""
+
+    def sees(q: int, k: int, n: int) -> bool:
+        (query_row, query_column), (key_row, key_column) = divmod(q, width), divmod(k, width)
+        near = abs(query_row - key_row) <= radius and abs(query_column - key_column) <= radius
+        return near and query_row < height and key_row < height
+
+    return sees
+
+
+def axial(height: int, width: int) -> Predicate:
+    """Ho et al. 2019: the cells of the query's own row and column."""
+
+    def sees(q: int, k: int, n: int) -> bool:
+        (query_row, query_column), (key_row, key_column) = divmod(q, width), divmod(k, width)
+        return query_row < height and key_row < height and (query_row == key_row or query_column == key_column)
+
+    return sees
+
+
+def edges(pairs: Collection[tuple[int, int]]) -> Predicate:
+    """Design, section 3: a query sees the sources of its incoming edges, given as (source, target)."""
+    return lambda q, k, n: (k, q) in pairs
+
+
+def segments(ids: Sequence[int]) -> Predicate:
+    """Design, section 3: packed documents, each of which sees itself; a negative number is no document."""
+    return lambda q, k, n: ids[q] == ids[k] and ids[q] >= 0
+
+
+def shifted(sees: Predicate, by: int) -> Predicate:
+    """Design, section 3: the pattern behind `by` extra tokens."""
+    return lambda q, k, n: q >= by and k >= by and sees(q - by, k - by, max(n - by, 0))
 
 
 def union(*parts: Predicate) -> Predicate:

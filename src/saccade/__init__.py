@@ -12,12 +12,17 @@ out = attend(q, k, v, Local(128) | Global(2))
 from saccade._version import __version__
 from saccade.attention import MECHANISMS, attend
 from saccade.attention.patterns import (
+    Axial,
     Causal,
+    Edges,
     Full,
     Global,
+    Grid,
     Local,
     Pattern,
+    PerHead,
     Random,
+    Segments,
     Strided,
     big_bird,
     longformer,
@@ -28,12 +33,17 @@ from saccade.checking import check
 
 __all__ = [
     "MECHANISMS",
+    "Axial",
     "Causal",
+    "Edges",
     "Full",
     "Global",
+    "Grid",
     "Local",
     "Pattern",
+    "PerHead",
     "Random",
+    "Segments",
     "Strided",
     "__version__",
     "attend",

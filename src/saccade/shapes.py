@@ -14,7 +14,7 @@ A shape reads like `Float[Tensor, "b h q d"]`. The letters always mean the same:
 The annotations are free at run time; the tests run with jaxtyping's import hook, which checks them all.
 """
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor"]
+__all__ = ["Bool", "Float", "Int", "Shaped", "Tensor"]

@@ -8,7 +8,7 @@ from pattern_cases import NAMED
 import oracles
 from saccade import Causal, Local, Pattern, Random, Strided, attend, big_bird, longformer
 
-BACKENDS = ("reference", "dense", "blockwise")
+BACKENDS = ("reference", "dense", "blockwise", "pairs")
 B, H, G, D, E = 2, 6, 3, 5, 7
 DRAWN = {
     "big_bird": big_bird(block=4),

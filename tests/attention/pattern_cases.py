@@ -1,14 +1,28 @@
 """Patterns beside the oracles that describe them, for all tests of this room."""
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from hypothesis import strategies as st
 
 import oracles
-from saccade.attention.patterns import Causal, Full, Global, Local, Pattern, Strided
+from saccade.attention.patterns import (
+    Axial,
+    Causal,
+    Edges,
+    Full,
+    Global,
+    Grid,
+    Local,
+    Nothing,
+    Pattern,
+    Segments,
+    Strided,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,11 @@ class Described:
             lambda: self.pattern & other.pattern,
             oracles.intersection(self.sees, other.sees),
             oracles.intersection(self.causal, other.causal),
+        )
+
+    def shifted(self, by: int) -> "Described":
+        return Described(
+            lambda: self.pattern.shifted(by), oracles.shifted(self.sees, by), oracles.shifted(self.causal, by)
         )
 
 
@@ -81,6 +100,34 @@ def global_tokens(
     return _described(lambda: Global(first, last, positions or None, rows, columns), sees, prefix)
 
 
+def grid(height: int, width: int, radius: int) -> Described:
+    return _described(lambda: Grid(height, width, radius), oracles.grid(height, width, radius))
+
+
+def axial(height: int, width: int) -> Described:
+    return _described(lambda: Axial(height, width), oracles.axial(height, width))
+
+
+def nothing() -> Described:
+    return _described(Nothing, lambda q, k, n: False)
+
+
+def edges(count: int, nodes: int, seed: int) -> Described:
+    draws = random.Random(seed)
+    pairs = [(draws.randrange(nodes), draws.randrange(nodes)) for _ in range(count)]
+    index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+    return _described(lambda: Edges(index), oracles.edges(set(pairs)))
+
+
+def segments(longest: int, seed: int, scattered: bool = False) -> Described:
+    """Runs of up to `longest` positions; some runs belong to no segment, some to one that was there before."""
+    draws, ids = random.Random(seed), []
+    while len(ids) < 1200:
+        number = draws.randrange(-1, 3) if scattered else len(ids)
+        ids += [number] * draws.randint(1, longest)
+    return _described(lambda: Segments(torch.tensor(ids)), oracles.segments(ids))
+
+
 NAMED: dict[str, Described] = {
     "full": full(),
     "causal": causal(),
@@ -106,6 +153,24 @@ NAMED: dict[str, Described] = {
     "three": local(1, block=8) | global_tokens(1, 1) | strided(13, steps=2),
     "causal_strided": strided(7) & causal(),
     "nested": (local(6) & strided(2)) | (global_tokens(3) & local(20, 20)),
+    "grid": grid(7, 9, 2),
+    "wide_grid": grid(4, 70, 1),
+    "axial": axial(8, 11),
+    "axial_causal": axial(11, 5) & causal(),
+    "axial_window": axial(3, 20) | local(2) | global_tokens(1),
+    "shifted_window": local(5).shifted(3) | global_tokens(3),
+    "shifted_strides": (strided(6) | global_tokens(2, 2)).shifted(16),
+    "shifted_grid": grid(6, 8, 1).shifted(1) | global_tokens(1),
+    "edges": edges(300, 60, seed=0),
+    "edges_causal": edges(500, 101, seed=1) & causal(),
+    "edges_and_node": edges(200, 80, seed=2) | global_tokens(1),
+    "shifted_edges": edges(200, 80, seed=4).shifted(2),
+    "segments": segments(30, seed=0),
+    "segments_causal": segments(50, seed=1) & causal(),
+    "scattered_segments": segments(7, seed=2, scattered=True),
+    "segments_window": segments(40, seed=3, scattered=True) & local(20) | global_tokens(2),
+    "strides_in_segments": segments(60, seed=4) & strided(3) | strided(17, steps=1),
+    "nothing": nothing(),
     "some_empty": strided(5) & local(4, 0) & global_tokens(0, 0, (3, 10)),
 }
 
@@ -122,14 +187,31 @@ _globals = st.builds(
     columns=st.booleans(),
 )
 _columns = st.builds(lambda first, last: global_tokens(first, last, rows=False), st.integers(0, 5), st.integers(0, 5))
-_leaves = st.one_of(st.builds(full), st.builds(causal), _windows, _strides, _globals, _columns)
-
-patterns = st.recursive(
-    _leaves,
-    lambda inner: st.one_of(
-        st.tuples(inner, inner).map(lambda pair: pair[0] | pair[1]),
-        st.tuples(inner, inner).map(lambda pair: pair[0] & pair[1]),
-    ),
-    max_leaves=4,
+_grids = st.builds(grid, st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
+_lines = st.builds(axial, st.integers(1, 20), st.integers(1, 40))
+_leaves = st.one_of(
+    st.builds(full), st.builds(causal), st.builds(nothing), _windows, _strides, _globals, _columns, _grids, _lines
 )
+_carrying = st.one_of(
+    st.builds(edges, st.integers(0, 200), st.integers(1, 150), st.integers(0, 99)),
+    st.builds(segments, st.integers(1, 70), st.integers(0, 99), st.booleans()),
+)
+
+
+def _expressions(leaves: st.SearchStrategy[Described]) -> st.SearchStrategy[Described]:
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map(lambda pair: pair[0] | pair[1]),
+            st.tuples(inner, inner).map(lambda pair: pair[0] & pair[1]),
+            st.tuples(inner, st.integers(0, 70)).map(lambda pair: pair[0].shifted(pair[1])),
+        ),
+        max_leaves=4,
+    )
+
+
+written = _expressions(_leaves)
+"""Any expression of a few parts that has a text."""
+
+patterns = _expressions(st.one_of(_leaves, _carrying))
 """Any expression of a few parts."""

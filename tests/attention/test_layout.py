@@ -9,63 +9,78 @@ from hypothesis import strategies as st
 from pattern_cases import NAMED
 
 import oracles
-from saccade.attention.layout import layout
+from saccade.attention.layout import layout, pair_layout
 from saccade.attention.patterns import Causal, Full, Global, Local, Random, Strided, big_bird
 
 lengths = st.integers(0, 150)
 
 
-def covered(plan, scope):
-    """How often each pair is visited and let through, Int[b h q k], read off the layout alone."""
-    size, examples, heads = plan.size, plan.rows.shape[0], plan.rows.shape[1]
-    examples, heads = max(examples, plan.examples), max(heads, plan.heads)
-    tiles_seen = {
+def covered(part, scope):
+    """How often each pair is visited and let through, Int[b h q k], read off one part alone."""
+    size, examples, heads = part.size, scope.examples, scope.heads
+    visited_tiles = {
         (int(b), int(h), int(q))
-        for group in plan.groups
+        for group in part.groups
         for b, h, q in zip(group.example, group.head, group.query, strict=True)
     }
-    assert plan.covers == (len(tiles_seen) == plan.examples * plan.heads * plan.query_tiles)
-    end_q, end_k = (-(-end // size) * size + size for end in (scope.q_start + scope.n_q, scope.n_k))
+    assert part.covers == (len(visited_tiles) == part.examples * part.heads * part.query_tiles)
+    begin = part.first_tile * size + part.front
+    end_q, end_k = (-(-end // size) * size + size for end in (begin + scope.n_q, scope.n_k))
     count = torch.zeros(examples, heads, end_q, end_k, dtype=torch.int32)
-    for group in plan.groups:
+    for group in part.groups:
         masks = group.masks.expand(len(group.query), -1)
         for member in range(len(group.query)):
-            b = slice(None) if plan.examples == 1 else int(group.example[member])
-            h = slice(None) if plan.heads == 1 else int(group.head[member])
+            b = slice(None) if part.examples == 1 else int(group.example[member])
+            h = slice(None) if part.heads == 1 else int(group.head[member])
             row = int(group.query[member]) * size
             for key, mask in zip(group.keys[member].tolist(), masks[member].tolist(), strict=True):
-                count[b, h, row : row + size, key * size : key * size + size] += plan.table[mask]
-    assert not count[:, :, : scope.q_start].any()
-    assert not count[:, :, scope.q_start + scope.n_q :].any()
+                count[b, h, row : row + size, key * size : key * size + size] += part.table[mask]
+    assert not count[:, :, :begin].any()
+    assert not count[:, :, begin + scope.n_q :].any()
     assert not count[..., scope.n_k :].any()
-    count = count[:, :, scope.q_start : scope.q_start + scope.n_q, : scope.n_k].clone()
+    count = count[:, :, begin : begin + scope.n_q, : scope.n_k].clone()
     for b, h in torch.cartesian_prod(torch.arange(examples), torch.arange(heads)).tolist():
-        row_b, row_h = min(b, plan.rows.shape[0] - 1), min(h, plan.rows.shape[1] - 1)
-        for place, query in enumerate(plan.rows[row_b, row_h].tolist()):
-            if plan.row_mask is None:
+        row_b, row_h = min(b, part.examples - 1), min(h, part.heads - 1)
+        for place, query in enumerate(part.rows[row_b, row_h].tolist()):
+            if part.row_mask is None:
                 assert query >= 0
                 count[b, h, query] += 1
             elif query >= 0:
-                count[b, h, query] += plan.row_mask[row_b, row_h, place]
+                count[b, h, query] += part.row_mask[row_b, row_h, place]
             else:
-                assert not plan.row_mask[row_b, row_h, place].any()
+                assert not part.row_mask[row_b, row_h, place].any()
+    return reordered(count, part)
+
+
+def reordered(count, part):
+    """From places to queries and keys."""
+    for axis, places in ((2, part.queries), (3, part.keys)):
+        if places is not None:
+            inverse = places.expand(*count.shape[:2], -1).argsort(-1)
+            index = inverse[..., None] if axis == 2 else inverse[:, :, None]
+            count = count.gather(axis, index.expand_as(count))
     return count
 
 
 def assert_exact(bound, size=None):
     plan = layout(bound, size)
-    dense = bound.dense()
-    dense = dense.expand(*(1,) * (4 - dense.ndim), *dense.shape)
-    count = covered(plan, bound.scope)
-    lead = [max(a, b) for a, b in zip(count.shape[:2], dense.shape[:2], strict=True)]
-    expected = dense.expand(*lead, *dense.shape[2:]).int()
-    assert torch.equal(count.expand_as(expected), expected)
-    # Examples and heads that are not told apart are counted once.
-    assert plan.pairs == count.sum()
-    assert plan.table[0].all(), "mask number 0 lets everything through"
-    ascending = [bool((group.keys.diff(dim=1) > 0).all()) for group in plan.groups]
-    assert all(ascending), "a key tile listed twice would be counted twice"
+    check_layout(plan, bound)
+    if size is None:
+        check_layout(pair_layout(bound), bound)
     return plan
+
+
+def check_layout(plan, bound):
+    scope, dense = bound.scope, bound.dense()
+    count = sum(covered(part, scope) for part in plan.parts)
+    expected = dense.expand(*(1,) * (4 - dense.ndim), *dense.shape).expand_as(count)
+    assert torch.equal(count, expected.int())
+    assert plan.pairs == count.sum()
+    for part in plan.parts:
+        assert part.table[0].all(), "mask number 0 lets everything through"
+        if part.size > 1:  # lists of pairs are filled up with masked repetitions
+            ascending = [bool((group.keys.diff(dim=1) > 0).all()) for group in part.groups]
+            assert all(ascending), "a key tile listed twice would be counted twice"
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -121,8 +136,9 @@ def test_layout_is_exact_for_random_blocks_of_a_ragged_batch(name):
 
 
 def sizes(plan):
-    tensors = [plan.table, plan.rows, *([] if plan.row_mask is None else [plan.row_mask])]
-    for group in plan.groups:
+    (part,) = plan.parts
+    tensors = [part.table, part.rows, *([] if part.row_mask is None else [part.row_mask])]
+    for group in part.groups:
         tensors += [group.example, group.head, group.query, group.keys, group.masks]
     return sum(tensor.numel() for tensor in tensors)
 
@@ -140,24 +156,24 @@ def test_a_million_positions_need_no_large_array(pattern, keys_each):
     n = 1_000_000
     with LargestAllocation() as largest:
         plan = layout(pattern.bind(n, n))
-    tiles = n / plan.size
-    listed = tiles * (keys_each / plan.size + 4)
-    assert sizes(plan) < 4 * listed + 100 * plan.size**2 + 3 * n
+    size = plan.parts[0].size
+    listed = n / size * (keys_each / size + 4)
+    assert sizes(plan) < 4 * listed + 100 * size**2 + 3 * n
     assert largest.bytes < 32 * 1024**2, "one tile list is a few MB, one n x n array of bits 125,000"
-    assert plan.pairs <= plan.visited < n * (keys_each + 4 * plan.size)
+    assert plan.pairs <= plan.visited < n * (keys_each + 4 * size)
 
 
 def test_visited_pairs_follow_the_window_and_not_the_length():
     plans = [layout(Local(32, 0).bind(n, n)) for n in (2048, 4096, 8192)]
     visited = [plan.visited / n for plan, n in zip(plans, (2048, 4096, 8192), strict=True)]
     assert max(visited) < 1.05 * min(visited)
-    assert max(visited) <= 33 + 2 * plans[0].size
+    assert max(visited) <= 33 + 2 * plans[0].parts[0].size
 
 
 def test_global_rows_do_not_make_every_tile_list_long():
     n = 4096
     plan = layout((Local(16) | Global(3)).bind(n, n))
-    assert plan.visited < n * 6 * plan.size + 4 * n
+    assert plan.visited < n * 6 * plan.parts[0].size + 4 * n
 
 
 @pytest.mark.parametrize("pattern", [Full(), Causal(), Local(5) & Local(0, 3), big_bird()], ids=repr)

@@ -108,7 +108,7 @@ def test_equal_patterns_let_the_same_pairs_through(a, b):
         assert torch.equal(oracles.dense(a.sees, 19, 23), oracles.dense(b.sees, 19, 23))
 
 
-@given(pattern_cases.patterns)
+@given(pattern_cases.written)
 def test_repr_is_an_expression_that_rebuilds_the_pattern(case):
     again = parse(repr(case.pattern))
     assert again == case.pattern
@@ -147,7 +147,7 @@ def test_patterns_are_immutable():
     with pytest.raises(AttributeError):
         Local(3).left = 4
     with pytest.raises(AttributeError):
-        (Local(3) | Global(1)).parts = ()
+        (Local(3) | Global(1)).members = ()
     with pytest.raises(AttributeError):
         Global(2).first = 3
 
@@ -312,5 +312,5 @@ def test_the_cases_differ_where_it_matters():
     for name, case in NAMED.items():
         assert isinstance(case, Described)
         mask = oracles.dense(case.sees, 101, 101)
-        assert mask.any(), name
+        assert mask.any() or name == "nothing", name
         assert not mask.all() or name == "full", name

@@ -10,6 +10,7 @@ import torch
 
 from saccade.attention.backends.blockwise import blockwise
 from saccade.attention.backends.dense import dense
+from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
 from saccade.attention.inputs import hide, live_lengths, validate
 from saccade.attention.layout import layout
@@ -17,7 +18,7 @@ from saccade.attention.patterns import Bound, Causal, Full, Pattern
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
 
-BACKENDS = {"reference": reference, "dense": dense, "blockwise": blockwise}
+BACKENDS = {"reference": reference, "dense": dense, "blockwise": blockwise, "pairs": pairs}
 
 DENSE_BELOW = 512
 """Lengths below which dense attention wins whatever the pattern (docs/log.md)."""
@@ -118,6 +119,4 @@ def _choose(bound: Bound, bias: Tensor | None) -> str:
     scope = bound.scope
     if bias is not None or bound.pattern in (Full(), Causal()) or scope.n_q * scope.n_k < DENSE_BELOW**2:
         return "dense"
-    found = layout(bound)
-    share = found.visited / (found.examples * found.heads * scope.n_q * scope.n_k)
-    return "blockwise" if share <= BLOCKWISE_UP_TO else "dense"
+    return "blockwise" if layout(bound).share <= BLOCKWISE_UP_TO else "dense"

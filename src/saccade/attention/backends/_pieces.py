@@ -1,7 +1,7 @@
-"""Cuts a layout into pieces of work: rectangles of queries and keys that fit into a cache.
+"""Cuts one part of a layout into pieces of work: rectangles of queries and keys that fit into a cache.
 
-Flat tensors hold the tiles of all examples and heads one after the other, `[b * h * tiles, size, d]`. A piece knows
-where in them its queries and keys lie, how to fetch them and where results go.
+Flat tensors hold the tiles of all examples and heads one after the other (`_flat.py`). A piece knows where in them
+its queries and keys lie, how to fetch them and where results go.
 """
 
 import math
@@ -11,29 +11,19 @@ from dataclasses import dataclass
 
 import torch
 
+from saccade.attention.backends._flat import Flat
 from saccade.attention.backends._tiles import Workspace
-from saccade.attention.layout import Group, Layout
+from saccade.attention.layout import Group, Part
 from saccade.shapes import Bool, Float, Int, Tensor
 
 CHUNK_SCORES = 1_200_000
 """Scores in one piece: few enough to stay in a cache of some MB, many enough to feed the matrix products."""
 
+TYPICAL_DIM = 64
+"""Numbers of a key, for which gathered keys are counted like scores."""
+
 SHORTEST_RUN = 8
 """Query tiles from which on a moving window is worth pieces of its own, head by head."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the flat tensors are made of."""
-
-    examples: int
-    heads: int
-    key_heads: int
-    n_k: int
-    front: int
-    first_tile: int
-    query_tiles: int
-    key_tiles: int
 
 
 class Piece(ABC):
@@ -206,19 +196,19 @@ class RowPiece(Piece):
         self._heads(flat).baddbmm_(weights.mT, rows, alpha=scale)
 
 
-def pieces(layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace) -> Iterator[Piece]:
-    """All the work of a layout, cut to fit the workspace."""
-    hidden = None if key_mask is None else _tile_mask(~key_mask, sizes, layout.size)
-    for group in layout.groups:
-        cut = _window_pieces if _is_window(layout, group) else _tile_pieces
-        yield from cut(layout, group, sizes, hidden, work)
-    if layout.rows.numel():
-        yield from _row_pieces(layout, sizes, key_mask, work)
+def pieces(flat: Flat, key_mask: Bool[Tensor, "b k"] | None, key_heads: int, work: Workspace) -> Iterator[Piece]:
+    """All the work of a part, cut to fit the workspace."""
+    hidden = flat.hidden(key_mask, key_heads)
+    for group in flat.part.groups:
+        cut = _window_pieces if _is_window(flat.part, group) else _tile_pieces
+        yield from cut(flat, group, hidden, work)
+    if flat.part.rows.numel():
+        yield from _row_pieces(flat, key_mask, work)
 
 
-def _is_window(layout: Layout, group: Group) -> bool:
+def _is_window(part: Part, group: Group) -> bool:
     """Whether a group is a run of query tiles whose lists of keys move along with them."""
-    alike = layout.examples == layout.heads == len(group.masks) == 1
+    alike = part.examples == part.heads == len(group.masks) == 1
     if not alike or len(group.query) < SHORTEST_RUN:
         return False
     run = torch.arange(len(group.query))
@@ -226,77 +216,75 @@ def _is_window(layout: Layout, group: Group) -> bool:
     return bool((group.query == group.query[0] + run).all() and (group.keys == listed).all())
 
 
+def _step(size: int, length: int) -> int:
+    """Members in a piece: so that neither scores nor gathered keys are too many for a cache."""
+    return max(1, CHUNK_SCORES // (size * length * max(size, TYPICAL_DIM)))
+
+
 def _window_pieces(
-    layout: Layout, group: Group, sizes: Sizes, hidden_tiles: Bool[Tensor, "b t s"] | None, work: Workspace
+    flat: Flat, group: Group, hidden_tiles: Bool[Tensor, "t s"] | None, work: Workspace
 ) -> Iterator[WindowPiece]:
     """One run of query tiles, head by head, in chunks."""
-    length, members = group.keys.shape[1], len(group.query)
-    bias = _bias(layout.table[group.masks].transpose(1, 2).flatten(2), work)
-    query, key = int(group.query[0]) - sizes.first_tile, int(group.keys[0, 0])
-    step = max(1, CHUNK_SCORES // (layout.size**2 * length))
-    for lead in range(sizes.examples * sizes.heads):
-        key_lead = lead // (sizes.heads // sizes.key_heads)
+    part, length, members = flat.part, group.keys.shape[1], len(group.query)
+    bias = _bias(part.table[group.masks].transpose(1, 2).flatten(2), work)
+    query, key = int(group.query[0]) - part.first_tile, int(group.keys[0, 0])
+    step = _step(part.size, length)
+    for lead in range(flat.examples * flat.heads):
+        query_lead = lead * part.query_tiles + query
+        key_lead = lead // (flat.heads // flat.key_heads) * flat.key_tiles + key
         for begin in range(0, members, step):
-            count, first = min(step, members - begin), key + begin
+            count, first = min(step, members - begin), key_lead + begin
             hidden = None
             if hidden_tiles is not None:
-                of_example = hidden_tiles[lead // sizes.heads]
                 listed = torch.arange(first, first + count)[:, None] + torch.arange(length)
-                hidden = _if_any(of_example[listed.to(work.device)].flatten(1))
-            place = lead * sizes.query_tiles + query + begin, key_lead * sizes.key_tiles + first
-            yield WindowPiece(*place, count, length, bias, hidden)
+                hidden = _if_any(hidden_tiles[listed.to(work.device)].flatten(1))
+            yield WindowPiece(query_lead + begin, first, count, length, bias, hidden)
 
 
 def _tile_pieces(
-    layout: Layout, group: Group, sizes: Sizes, hidden_tiles: Bool[Tensor, "b t s"] | None, work: Workspace
+    flat: Flat, group: Group, hidden_tiles: Bool[Tensor, "t s"] | None, work: Workspace
 ) -> Iterator[TilePiece]:
     """One group, repeated for the examples and heads that are alike, in chunks."""
-    device, table = work.device, layout.table
-    example = group.example + torch.arange(sizes.examples // layout.examples)[:, None, None]
-    head = group.head + torch.arange(sizes.heads // layout.heads)[:, None]
-    lead = example * sizes.heads + head
-    key_lead = example * sizes.key_heads + head // (sizes.heads // sizes.key_heads)
-    queries = (lead * sizes.query_tiles + group.query - sizes.first_tile).flatten()
-    keys = (key_lead[..., None] * sizes.key_tiles + group.keys).flatten(0, 2)
+    part, device, table = flat.part, work.device, flat.part.table
+    example = group.example + torch.arange(flat.examples // part.examples)[:, None, None]
+    head = group.head + torch.arange(flat.heads // part.heads)[:, None]
+    lead = example * flat.heads + head
+    key_lead = example * flat.key_heads + head // (flat.heads // flat.key_heads)
+    queries = (lead * part.query_tiles + group.query - part.first_tile).flatten()
+    keys = (key_lead[..., None] * flat.key_tiles + group.keys).flatten(0, 2)
     shared = len(group.masks) == 1
     masks = group.masks if shared else group.masks.expand(*lead.shape, -1).flatten(0, 2)
     bias = _bias(table[masks].transpose(1, 2).flatten(2), work) if shared else None
-    step = max(1, CHUNK_SCORES // (layout.size**2 * keys.shape[1]))
+    step = _step(part.size, keys.shape[1])
     for begin in range(0, len(queries), step):
-        part = slice(begin, begin + step)
+        chunk = slice(begin, begin + step)
         if not shared:
-            bias = _bias(table[masks[part]].transpose(1, 2).flatten(2), work)
-        hidden = None
-        if hidden_tiles is not None:
-            of_example = keys[part] // (sizes.key_tiles * sizes.key_heads)
-            place = of_example.to(device), (keys[part] % sizes.key_tiles).to(device)
-            hidden = _if_any(hidden_tiles[place].flatten(1))
-        yield TilePiece(queries[part].to(device), keys[part].to(device), bias, hidden)
+            bias = _bias(table[masks[chunk]].transpose(1, 2).flatten(2), work)
+        hidden = None if hidden_tiles is None else _if_any(hidden_tiles[keys[chunk].to(device)].flatten(1))
+        yield TilePiece(queries[chunk].to(device), keys[chunk].to(device), bias, hidden)
 
 
-def _row_pieces(
-    layout: Layout, sizes: Sizes, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
-) -> Iterator[RowPiece]:
+def _row_pieces(flat: Flat, key_mask: Bool[Tensor, "b k"] | None, work: Workspace) -> Iterator[RowPiece]:
     """The dense rows: several key heads at a time, or some rows of one where those are many."""
-    b, h, g, device = sizes.examples, sizes.heads, sizes.key_heads, work.device
-    rows = layout.rows.expand(b, h, -1)
+    part, b, h, g, device = flat.part, flat.examples, flat.heads, flat.key_heads, work.device
+    rows = part.rows.repeat(b // part.examples, h // part.heads, 1)
     lead = torch.arange(b * h).view(b, h, 1)
-    flat = (lead * sizes.query_tiles * layout.size + rows.clamp(min=0) + sizes.front).view(b * g, h // g, -1)
+    place = (lead * part.query_tiles * part.size + rows.clamp(min=0) + part.front).view(b * g, h // g, -1)
     there = (rows >= 0).reshape(b * g, h // g, -1)
-    mask = None if layout.row_mask is None else layout.row_mask.expand(b, h, -1, -1)
-    heads_step = max(1, CHUNK_SCORES // max(1, h // g * rows.shape[2] * sizes.n_k))
-    rows_step = max(1, CHUNK_SCORES // (h // g * sizes.n_k)) if heads_step == 1 else rows.shape[2]
+    mask = None if part.row_mask is None else part.row_mask.expand(b, h, -1, -1)
+    heads_step = max(1, CHUNK_SCORES // max(1, h // g * rows.shape[2] * part.n_k))
+    rows_step = max(1, CHUNK_SCORES // (h // g * part.n_k)) if heads_step == 1 else rows.shape[2]
     for begin in range(0, b * g, heads_step):
         heads = torch.arange(begin, min(begin + heads_step, b * g))
         hidden = None if key_mask is None else ~key_mask[(heads // g).to(device)]
         for row in range(0, rows.shape[2], rows_step):
-            part = slice(row, row + rows_step)
+            chunk = slice(row, row + rows_step)
             bias = None
             if mask is not None:
                 query_head = heads[:, None] % g * (h // g) + torch.arange(h // g)
-                bias = _bias(mask[heads[:, None] // g, query_head, part].flatten(1, 2), work)
-            place, real = (x[heads, :, part].flatten(1).to(device) for x in (flat, there))
-            yield RowPiece(begin, int(heads[-1]) + 1, sizes.n_k, place, real, bias, hidden)
+                bias = _bias(mask[heads[:, None] // g, query_head, chunk].flatten(1, 2), work)
+            at, real = (x[heads, :, chunk].flatten(1).to(device) for x in (place, there))
+            yield RowPiece(begin, int(heads[-1]) + 1, part.n_k, at, real, bias, hidden)
 
 
 def _bias(allowed: Bool[Tensor, "m q k"], work: Workspace) -> Float[Tensor, "m q k"] | None:
@@ -310,9 +298,3 @@ def _bias(allowed: Bool[Tensor, "m q k"], work: Workspace) -> Float[Tensor, "m q
 def _if_any(hidden: Bool[Tensor, "m k"]) -> Bool[Tensor, "m k"] | None:
     """`None` where nothing is hidden, which spares a pass over the scores."""
     return hidden if bool(hidden.any()) else None
-
-
-def _tile_mask(mask: Bool[Tensor, "b k"], sizes: Sizes, size: int) -> Bool[Tensor, "b t s"]:
-    """A mask over keys, cut into tiles; what fills up the last tile is False."""
-    padded = torch.nn.functional.pad(mask, (0, sizes.key_tiles * size - sizes.n_k))
-    return padded.view(len(mask), sizes.key_tiles, size)

@@ -103,14 +103,21 @@ class Softmax:
         lse: Float[Tensor, "m q 1"],
         v: Float[Tensor, "m k e"],
         grad: Float[Tensor, "m q e"],
+        inner: Float[Tensor, "m q 1"] | None,
         chunk: int,
     ) -> tuple[Float[Tensor, "m q k"], Float[Tensor, "m q k"]]:
-        """The weights that met the values, and the gradient of the scores, in workspaces. Spoils the scores."""
+        """The weights that met the values, and the gradient of the scores, in workspaces. Spoils the scores.
+
+        `inner` is the product of output and gradient; `None` where the piece holds all keys of its queries.
+        """
         weights = scores.sub_(lse.masked_fill(lse == -math.inf, 0)).exp2_()
         grad_weights = torch.bmm(grad, v.mT, out=work.take("grad_scores", *weights.shape))
         kept = self.keep(work, weights, chunk)
         if kept is not None:
             grad_weights.mul_(kept)
             kept.mul_(weights)
-        torch.ops.aten._softmax_backward_data.out(grad_weights, weights, -1, weights.dtype, grad_input=grad_weights)
+        if inner is not None:
+            grad_weights.sub_(inner).mul_(weights)
+        else:
+            torch.ops.aten._softmax_backward_data.out(grad_weights, weights, -1, weights.dtype, grad_input=grad_weights)
         return weights if kept is None else kept, grad_weights

@@ -52,7 +52,6 @@ def pattern_cost(
 ) -> Cost:
     """Two products for each allowed pair: scores, and weighted values. Pairs are counted without an n * n array."""
     kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
-    found = layout(pattern.bind(n_q, n_k, heads=heads))
-    pairs = found.pairs * (heads // found.heads)
+    pairs = layout(pattern.bind(n_q, n_k, heads=heads)).pairs
     moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
     return Cost(flops=2 * pairs * (head_dim + value_dim), pairs=pairs, bytes=moved)

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 
 from saccade.attention.expressions import read
+from saccade.attention.patterns.axial import Axial
+from saccade.attention.patterns.edges import Edges
 from saccade.attention.patterns.global_tokens import Global
-from saccade.attention.patterns.local import Causal, Full, Local
-from saccade.attention.patterns.pattern import Bound, Pairs, Pattern, Scope
+from saccade.attention.patterns.grid import Grid
+from saccade.attention.patterns.local import Causal, Full, Local, Nothing
+from saccade.attention.patterns.pattern import Bound, Intersection, Pairs, Pattern, Scope, Union
+from saccade.attention.patterns.per_head import PerHead
 from saccade.attention.patterns.presets import big_bird, longformer, sparse_transformer
 from saccade.attention.patterns.random_blocks import Random
+from saccade.attention.patterns.segments import Segments
+from saccade.attention.patterns.shifted import Shifted
 from saccade.attention.patterns.strided import Strided
 from saccade.errors import must_be
 
@@ -18,6 +24,13 @@ PATTERNS: dict[str, Callable[..., Pattern]] = {
     "Strided": Strided,
     "Global": Global,
     "Random": Random,
+    "Grid": Grid,
+    "Axial": Axial,
+    "Edges": Edges,
+    "Segments": Segments,
+    "PerHead": PerHead,
+    "Shifted": Shifted,
+    "Nothing": Nothing,
     "longformer": longformer,
     "big_bird": big_bird,
     "sparse_transformer": sparse_transformer,
@@ -38,16 +51,25 @@ def parse(text: str) -> Pattern:
 
 __all__ = [
     "PATTERNS",
+    "Axial",
     "Bound",
     "Causal",
+    "Edges",
     "Full",
     "Global",
+    "Grid",
+    "Intersection",
     "Local",
+    "Nothing",
     "Pairs",
     "Pattern",
+    "PerHead",
     "Random",
     "Scope",
+    "Segments",
+    "Shifted",
     "Strided",
+    "Union",
     "big_bird",
     "longformer",
     "parse",

@@ -3,6 +3,7 @@
 Source: Sparse Transformer (Child et al. 2019), second head of the strided kind.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,27 @@ class Strided(Pattern):
         """Only the distance between the tiles matters; without a limit only its place in the stride."""
         distance = (tiles.k - tiles.q) * size
         return (distance % self.stride if self.steps is None else distance)[:, None]
+
+    def labels(
+        self, scope: Scope, b: Int[Tensor, "..."], h: Int[Tensor, "..."], position: Int[Tensor, "..."]
+    ) -> Int[Tensor, "..."]:
+        """The place within the stride."""
+        return position % self.stride
+
+    @property
+    def labelled(self) -> bool:
+        """Always."""
+        return True
+
+    def reach(self, scope: Scope) -> tuple[int | float, int | float]:
+        """So many strides."""
+        reach = math.inf if self.steps is None else self.steps * self.stride
+        return reach, reach
+
+    @property
+    def by_distance(self) -> bool:
+        """Always."""
+        return True
 
     def __repr__(self) -> str:
         return f"Strided({self.stride})" if self.steps is None else f"Strided({self.stride}, steps={self.steps})"

@@ -1,0 +1,77 @@
+"""The part of a layout in the order of positions: windows, blocks, global columns and rows, whatever lies near."""
+
+import torch
+from torch import Tensor
+
+from saccade.attention.layout.part import Part, groups_of, masks_of, tiles_in
+from saccade.attention.patterns import Pairs, Pattern, Scope
+from saccade.shapes import Bool, Int
+
+
+def tile_size(pattern: Pattern, largest: int = 64) -> int:
+    """The largest tile, down to 16, that divides the blocks a pattern is drawn in; the largest if none does."""
+    sizes = [size for size in (largest, largest // 2, largest // 4) if size >= 16]
+    return next((size for size in sizes if all(block % size == 0 for block in pattern.tile_sizes)), largest)
+
+
+def natural(pattern: Pattern, scope: Scope, size: int | None = None) -> Part:
+    """All of a pattern in one part. Query tiles begin at multiples of the size, as key tiles do."""
+    size = tile_size(pattern) if size is None else size
+    rows, row_mask, is_row = _rows(pattern, scope)
+    queries = scope.query_tiles(size)
+    spans = pattern.spans(scope, torch.arange(queries.start, queries.stop), size)
+    tiles = tiles_in(spans, queries.start, -(-scope.n_k // size))
+    alike = torch.cat([_ends(scope, size, tiles), pattern.tile_keys(scope, size, tiles)], dim=1)
+    tiles, numbers, table = masks_of(tiles, alike, size, lambda asked: _seen(pattern, scope, size, asked, is_row))
+    examples, heads = spans.shape[:2]
+    return Part(
+        n_k=scope.n_k,
+        size=size,
+        front=scope.q_start - queries.start * size,
+        first_tile=queries.start,
+        query_tiles=len(queries),
+        examples=examples,
+        heads=heads,
+        groups=groups_of(tiles, numbers),
+        table=table,
+        rows=rows.expand(examples, heads, -1),
+        row_mask=None if row_mask is None else row_mask.expand(examples, heads, -1, -1),
+    )
+
+
+def _rows(
+    pattern: Pattern, scope: Scope
+) -> tuple[Int[Tensor, "b h r"], Bool[Tensor, "b h r k"] | None, Bool[Tensor, "b h q"]]:
+    """The queries that are computed on their own: where they are, what they see, and which queries they are."""
+    dense = pattern.dense_rows(scope)
+    if dense is None:
+        dense = torch.zeros(1, 1, scope.n_q, dtype=torch.bool)
+    count = int(dense.sum(-1).max()) if dense.numel() else 0
+    rows = dense.long().argsort(dim=-1, descending=True, stable=True)[..., :count]
+    there = dense.gather(-1, rows)
+    if not count:
+        return rows, None, dense
+    b, h = (torch.arange(n) for n in dense.shape[:2])
+    at = Pairs(b[:, None, None, None], h[:, None, None], rows[..., None] + scope.q_start, torch.arange(scope.n_k))
+    mask = pattern.sees(scope, at).expand(*rows.shape, scope.n_k) & there[..., None]
+    return torch.where(there, rows, -1), None if bool(mask.all()) else mask, dense
+
+
+def _ends(scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t 3"]:
+    """Which tiles reach over an end of the queries or of the keys."""
+    begin = tiles.q * size < scope.q_start
+    end = (tiles.q + 1) * size > scope.q_start + scope.n_q
+    return torch.stack([begin, end, (tiles.k + 1) * size > scope.n_k], dim=1).long()
+
+
+def _seen(
+    pattern: Pattern, scope: Scope, size: int, tiles: Pairs, is_row: Bool[Tensor, "b h q"]
+) -> Bool[Tensor, "u s s"]:
+    """The masks of some tiles, without the queries that are computed on their own."""
+    corner, within = Pairs(*(axis[:, None, None] for axis in tiles)), torch.arange(size)
+    at = corner._replace(q=corner.q * size + within[:, None], k=corner.k * size + within)
+    query = at.q - scope.q_start
+    example, head = (axis.clamp(max=n - 1) for axis, n in zip(corner[:2], is_row.shape[:2], strict=True))
+    row = is_row[example, head, query.clamp(0, max(scope.n_q - 1, 0))]
+    inside = (query >= 0) & (query < scope.n_q) & (at.k < scope.n_k)
+    return pattern.sees(scope, at) & inside & ~row
