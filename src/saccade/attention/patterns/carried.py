@@ -24,6 +24,7 @@ class CarriesTensor(Pattern):
     """
 
     tensor: Int[Tensor, "..."]
+    _digest: str
 
     def __init__(self, name: str, value: object) -> None:
         integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
