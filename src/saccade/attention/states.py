@@ -74,12 +74,18 @@ def validate_step(
             raise ValueError(must_be(f"{name} of a step", "one token long", tensor.shape[2]))
 
 
-def validate_prefill(q: Float[Tensor, "b h q d"], k: Float[Tensor, "b g k d"]) -> None:
-    """Refuse queries and keys that are not of the same tokens.
+def validate_prefill(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    key_mask: Bool[Tensor, "b k"] | None,
+) -> None:
+    """Refuse inputs that are not of the same tokens.
 
     Raises:
-        ValueError: they differ in length.
+        ValueError, TypeError: as every attention call, or queries and keys of different lengths.
     """
+    validate(q, k, v, key_mask, 0)
     if k.shape[2] != q.shape[2]:
         raise ValueError(must_be("k of a prefill", f"as long as q, {q.shape[2]}", k.shape[2]))
 
@@ -106,4 +112,4 @@ def validate_state(state: object, kind: type, shapes: tuple[tuple[int, ...], ...
         if leaf.shape != shape or leaf.device != like.device or leaf.dtype not in (dtype, torch.bool):
             name = f"state.{kind._fields[number]}"  # pyright: ignore[reportAttributeAccessIssue]
             got = f"{tuple(leaf.shape)} of {leaf.dtype} on {leaf.device}"
-            raise ValueError(must_be(name, f"{shape} of {dtype} on {like.device}", got))
+            raise ValueError(must_be(name, f"of shape {shape}, {dtype} on {like.device}", got))

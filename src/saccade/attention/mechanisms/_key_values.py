@@ -67,10 +67,10 @@ def _ends(pattern: Pattern) -> Kept | None:
             return Kept(0, left + 1)
         case Global(first=first, last=0, positions=None, columns=True):
             return Kept(first, 0)
-        case Union(parts=parts):
+        case Union(parts):
             ends = [found for part in parts if (found := _ends(part))]
             return Kept(*map(max, zip(*ends, strict=True))) if len(ends) == len(parts) else None
-        case Intersection(parts=parts):
+        case Intersection(parts):
             rest = [part for part in parts if part != Causal()]
             return _ends(rest[0]) if len(rest) == 1 else None
     return None

@@ -81,8 +81,8 @@ class PatternLayer(AttentionLayer):
         key_mask: Bool[Tensor, "b n"] | None = None,
     ) -> tuple[Float[Tensor, "b h n e"], KeyValues]:
         """`attend` under the causal form, and the tokens to be kept."""
+        validate_prefill(q, k, v, key_mask)
         out = self(q, k, v, key_mask, causal=True)
-        validate_prefill(q, k)
         return out, joined(self._keep, key_values(k, v, key_mask))
 
     def step(

@@ -65,7 +65,7 @@ def causal_linear_attention(
 
 def _before(states: Float[Tensor, "b h m f e"]) -> Float[Tensor, "b h m f e"]:
     """For each chunk, the sum over the chunks before it."""
-    return pad(states.cumsum(2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
+    return pad(states.cumsum(2), (0, 0, 0, 0, 1, 0))[:, :, :-1]
 
 
 def _divide(total: Float[Tensor, "*n e"], weight: Float[Tensor, "*n 1"]) -> Float[Tensor, "*n e"]:
@@ -141,8 +141,8 @@ class LinearLayer(AttentionLayer):
         key_mask: Bool[Tensor, "b n"] | None = None,
     ) -> tuple[Float[Tensor, "b h n e"], Sums]:
         """The causal form, and the sums over all tokens."""
+        validate_prefill(q, k, v, key_mask)
         out = self(q, k, v, key_mask, causal=True)
-        validate_prefill(q, k)
         with torch.autocast(q.device.type, enabled=False):
             return out, _sums(k, v, key_mask)
 
