@@ -186,7 +186,7 @@ def test_a_state_shares_no_memory_with_what_it_was_made_from(name):
 
 @names
 def test_state_sizes_are_those_that_are_stated(name):
-    n = 100
+    n = 60
     layer = build(name)
     claims = SPECS[name].claims
     assert claims.streaming

@@ -5,6 +5,7 @@ scale, each row divided by its sum. Causally it is a recurrence with state S = s
 here it is computed in chunks: within a chunk pair by pair, before it through the state.
 
 Cost: O(n d e) time, O(n (d + e)) memory; causal: n / chunk further states of d * e numbers.
+A decoding step takes O(d e) time, and its state O(d e) memory, whatever came before.
 """
 
 from dataclasses import dataclass
