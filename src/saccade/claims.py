@@ -5,6 +5,7 @@ earlier ones). `saccade check` reads the probes; the contract tests also hold ea
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Claims:
         any_mask: `key_mask` may have holes and left padding, not only right padding.
         normalised: the weights of a query that sees anything are non-negative and sum to one.
         exact: equals a dense softmax under a boolean mask.
+        streaming: `step` one token at a time equals the causal whole; the layer has `initial_state`, `prefill`
+            and `step`.
+        state_size: how the decoding state grows with the n tokens behind it; empty without `streaming`.
     """
 
     causal: bool = False
@@ -26,6 +30,8 @@ class Claims:
     any_mask: bool = False
     normalised: bool = False
     exact: bool = False
+    streaming: bool = False
+    state_size: Literal["", "O(1)", "O(window)", "O(n)"] = ""
 
 
 @dataclass(frozen=True)

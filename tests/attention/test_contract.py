@@ -134,6 +134,38 @@ def test_claim_causal_means_that_a_step_equals_the_whole(spec, n):
 
 
 @pytest.mark.parametrize("spec", SPECS)
+def test_claim_streaming(spec):
+    n, cut = 66, 40
+    q, k, v = inputs(n, n, 7)
+    layer = spec.build(heads=H, head_dim=D, value_dim=7)
+    if not spec.claims.streaming:
+        with pytest.raises(NotImplementedError, match="does not claim streaming"):
+            layer.initial_state(2)
+        return
+    out, state = layer.prefill(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut])
+    outs = [out]
+    for i in range(cut, n):
+        out, state = layer.step(q[:, :, i, None], k[:, :, i, None], v[:, :, i, None], state)
+        outs.append(out)
+    torch.testing.assert_close(torch.cat(outs, 2), layer(q, k, v, causal=True), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_claim_state_size(spec):
+    """O(1) from the first token on, O(window) from a full window on; O(n) as many numbers for each token."""
+    assert bool(spec.claims.state_size) == spec.claims.streaming
+    if not spec.claims.streaming:
+        pytest.skip("not claimed")
+    layer = spec.build(heads=H, head_dim=D)
+    sizes = {n: sum(leaf.numel() for leaf in layer.prefill(*inputs(n, n, D))[1]) for n in (0, 1, 500, 1000)}
+    assert {
+        "O(1)": sizes[0] == sizes[1] == sizes[500] == sizes[1000],
+        "O(window)": sizes[1] < sizes[500] == sizes[1000] < 500 * sizes[1],
+        "O(n)": sizes[1000] == 2 * sizes[500] == 1000 * sizes[1],
+    }[spec.claims.state_size]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
 def test_hidden_keys_leave_no_trace_in_any_parameter_or_input(spec, causal):
     n, real = 70, 41

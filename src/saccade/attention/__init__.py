@@ -3,5 +3,6 @@
 from saccade.attention.dispatch import attend
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism
 from saccade.attention.mechanisms import MECHANISMS, to_mechanism
+from saccade.attention.states import reorder
 
-__all__ = ["MECHANISMS", "AttentionLayer", "Cost", "Mechanism", "attend", "to_mechanism"]
+__all__ = ["MECHANISMS", "AttentionLayer", "Cost", "Mechanism", "attend", "reorder", "to_mechanism"]

@@ -6,8 +6,9 @@ A mechanism is one way to let queries look at keys. Its spec is a value: hashabl
 
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from saccade.claims import Claims
@@ -53,6 +54,68 @@ class AttentionLayer(nn.Module, ABC):
             causal: whether a query sees only keys up to its own position.
             q_start: the key position of the first query.
         """
+
+    def initial_state(
+        self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> Any:
+        """The decoding state before the first token.
+
+        Args:
+            batch: number of examples.
+            dtype: dtype of the queries to come, torch's default if not given; the state has at least fp32.
+            device: where the state is kept.
+
+        Returns:
+            A NamedTuple of tensors, batch first.
+
+        Raises:
+            NotImplementedError: the mechanism does not claim `streaming`.
+        """
+        raise NotImplementedError(_not_streaming(self, "initial_state"))
+
+    def prefill(
+        self,
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b g n d"],
+        v: Float[Tensor, "b g n e"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> tuple[Float[Tensor, "b h n e"], Any]:
+        """The first tokens at once, in the causal form: their outputs, and the state behind them.
+
+        Args:
+            q: queries.
+            k: keys of the same tokens.
+            v: values.
+            key_mask: True for real tokens.
+
+        Raises:
+            NotImplementedError: the mechanism does not claim `streaming`.
+            ValueError, TypeError: inputs that do not belong together.
+        """
+        raise NotImplementedError(_not_streaming(self, "prefill"))
+
+    def step(
+        self,
+        q: Float[Tensor, "b h 1 d"],
+        k: Float[Tensor, "b g 1 d"],
+        v: Float[Tensor, "b g 1 e"],
+        state: Any,
+        key_mask: Bool[Tensor, "b 1"] | None = None,
+    ) -> tuple[Float[Tensor, "b h 1 e"], Any]:
+        """The next token, in the causal form: its output, and the state behind it.
+
+        Args:
+            q: its query.
+            k: its key.
+            v: its value.
+            state: the state behind the tokens before it, which is left as it is.
+            key_mask: True where the token is real.
+
+        Raises:
+            NotImplementedError: the mechanism does not claim `streaming`.
+            ValueError, TypeError: inputs or a state that do not belong together.
+        """
+        raise NotImplementedError(_not_streaming(self, "step"))
 
 
 class Mechanism(ABC):
@@ -107,6 +170,10 @@ class Mechanism(ABC):
             if value != default:
                 options.append(f"{field.name}={value!r}")
         return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+def _not_streaming(layer: AttentionLayer, method: str) -> str:
+    return f"{type(layer).__name__} does not claim streaming: it has no {method}"
 
 
 def check_sizes(heads: int, head_dim: int, kv_heads: int | None, value_dim: int | None) -> tuple[int, int]:

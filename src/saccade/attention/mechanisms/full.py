@@ -6,7 +6,7 @@ Cost: O(n^2 d) time; memory O(n d), as torch's fused kernel never stores the wei
 from dataclasses import dataclass
 
 from saccade.attention.mechanism import Cost, Mechanism, check_sizes, tensor_bytes
-from saccade.attention.mechanisms._pattern_layer import CLAIMS, PatternLayer
+from saccade.attention.mechanisms._pattern_layer import PatternLayer, pattern_claims
 from saccade.attention.patterns import Full
 from saccade.claims import Claims
 
@@ -20,7 +20,7 @@ class FullAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """All that softmax attention under a pattern promises."""
-        return CLAIMS
+        return pattern_claims(Full())
 
     def build(
         self,
@@ -31,8 +31,8 @@ class FullAttention(Mechanism):
         layer: int = 0,
     ) -> PatternLayer:
         """A layer without parameters."""
-        check_sizes(heads, head_dim, kv_heads, value_dim)
-        return PatternLayer(Full())
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        return PatternLayer(Full(), kv_heads, head_dim, value_dim)
 
     def cost(
         self,

@@ -5,9 +5,11 @@ scale, each row divided by its sum. Causally it is a recurrence with state S = s
 here it is computed in chunks: within a chunk pair by pair, before it through the state.
 
 Cost: O(n d e) time, O(n (d + e)) memory; causal: n / chunk further states of d * e numbers.
+A decoding step takes O(d e) time, and its state O(d e) memory, whatever came before.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -15,6 +17,7 @@ from torch.nn.functional import pad
 
 from saccade.attention.inputs import hide, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
 from saccade.shapes import Bool, Float, Tensor
 
@@ -63,7 +66,7 @@ def causal_linear_attention(
 
 def _before(states: Float[Tensor, "b h m f e"]) -> Float[Tensor, "b h m f e"]:
     """For each chunk, the sum over the chunks before it."""
-    return pad(states.cumsum(2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
+    return pad(states.cumsum(2), (0, 0, 0, 0, 1, 0))[:, :, :-1]
 
 
 def _divide(total: Float[Tensor, "*n e"], weight: Float[Tensor, "*n 1"]) -> Float[Tensor, "*n e"]:
@@ -71,8 +74,34 @@ def _divide(total: Float[Tensor, "*n e"], weight: Float[Tensor, "*n 1"]) -> Floa
     return total / weight.masked_fill(weight == 0, 1)
 
 
+class Sums(NamedTuple):
+    """The decoding state: all that later queries need to know of the tokens before them.
+
+    Attributes:
+        s: the paper's S, the sum of phi(k) v^T.
+        z: the paper's z, the sum of phi(k).
+    """
+
+    s: Float[Tensor, "b g d e"]
+    z: Float[Tensor, "b g d"]
+
+
+def _sums(k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None) -> Sums:
+    """The sums over some tokens."""
+    wide = state_dtype(k.dtype)
+    k, v = hide(k, v, key_mask)
+    phi_k = features(k.to(wide))
+    if key_mask is not None:
+        phi_k = phi_k * key_mask[:, None, :, None]
+    return Sums(phi_k.mT @ v.to(wide), phi_k.sum(2))
+
+
 class LinearLayer(AttentionLayer):
     """Linear attention; no parameters."""
+
+    def __init__(self, kv_heads: int, head_dim: int, value_dim: int) -> None:
+        super().__init__()
+        self.kv_heads, self.head_dim, self.value_dim = kv_heads, head_dim, value_dim
 
     def forward(
         self,
@@ -97,6 +126,46 @@ class LinearLayer(AttentionLayer):
                 return causal_linear_attention(phi_q, phi_k, v, q_start).to(q.dtype)
             return linear_attention(phi_q, phi_k, v).to(q.dtype)
 
+    def initial_state(
+        self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> Sums:
+        """Sums over nothing."""
+        shape, dtype = (batch, self.kv_heads, self.head_dim), validate_initial(batch, dtype)
+        s, z = (torch.zeros(*size, dtype=dtype, device=device) for size in ((*shape, self.value_dim), shape))
+        return Sums(s, z)
+
+    def prefill(
+        self,
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b g n d"],
+        v: Float[Tensor, "b g n e"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> tuple[Float[Tensor, "b h n e"], Sums]:
+        """The causal form, and the sums over all tokens."""
+        validate_prefill(q, k, v, key_mask)
+        out = self(q, k, v, key_mask, causal=True)
+        with torch.autocast(q.device.type, enabled=False):
+            return out, _sums(k, v, key_mask)
+
+    def step(
+        self,
+        q: Float[Tensor, "b h 1 d"],
+        k: Float[Tensor, "b g 1 d"],
+        v: Float[Tensor, "b g 1 e"],
+        state: Sums,
+        key_mask: Bool[Tensor, "b 1"] | None = None,
+    ) -> tuple[Float[Tensor, "b h 1 e"], Sums]:
+        """Add the token to the sums and ask them."""
+        validate_step(q, k, v, key_mask)
+        (b, g, _, d), e = k.shape, v.shape[3]
+        validate_state(state, Sums, ((b, g, d, e), (b, g, d)), q)
+        with torch.autocast(q.device.type, enabled=False):
+            added = _sums(k, v, key_mask)
+            state = Sums(state.s + added.s, state.z + added.z)
+            phi_q = rearrange(features(q.to(state.s.dtype)), "b (g group) 1 d -> b g group d", g=g)
+            out = _divide(phi_q @ state.s, phi_q @ state.z[..., None])
+            return rearrange(out, "b g group e -> b (g group) 1 e").to(q.dtype), state
+
 
 @dataclass(frozen=True, repr=False)
 class LinearAttention(Mechanism):
@@ -107,7 +176,15 @@ class LinearAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """Everything but equality with a softmax."""
-        return Claims(causal=True, cross=True, any_length=True, any_mask=True, normalised=True)
+        return Claims(
+            causal=True,
+            cross=True,
+            any_length=True,
+            any_mask=True,
+            normalised=True,
+            streaming=True,
+            state_size="O(1)",
+        )
 
     def build(
         self,
@@ -118,8 +195,8 @@ class LinearAttention(Mechanism):
         layer: int = 0,
     ) -> LinearLayer:
         """A layer without parameters."""
-        check_sizes(heads, head_dim, kv_heads, value_dim)
-        return LinearLayer()
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        return LinearLayer(kv_heads, head_dim, value_dim)
 
     def cost(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from saccade.attention import patterns
 from saccade.attention.mechanism import Cost, Mechanism, check_sizes
-from saccade.attention.mechanisms._pattern_layer import CLAIMS, PatternLayer, pattern_cost
+from saccade.attention.mechanisms._pattern_layer import PatternLayer, pattern_claims, pattern_cost
 from saccade.attention.patterns import Local, Pattern, Strided
 from saccade.claims import Claims
 from saccade.errors import must_be
@@ -29,7 +29,7 @@ class _PatternMechanism(Mechanism):
     @property
     def claims(self) -> Claims:
         """All that softmax attention under a pattern promises."""
-        return CLAIMS
+        return pattern_claims(self.shown())
 
     def build(
         self,
@@ -40,8 +40,8 @@ class _PatternMechanism(Mechanism):
         layer: int = 0,
     ) -> PatternLayer:
         """A layer without parameters; random blocks are drawn anew for each `layer`."""
-        check_sizes(heads, head_dim, kv_heads, value_dim)
-        return PatternLayer(self.shown().reseeded(layer))
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        return PatternLayer(self.shown().reseeded(layer), kv_heads, head_dim, value_dim)
 
     def cost(
         self,

@@ -1,0 +1,73 @@
+"""Mechanisms that stream, tokens for them, and the loop that a decoder runs."""
+
+import torch
+
+from saccade import Causal, Full, Global, Local, Random
+from saccade.attention import MECHANISMS
+
+B, H, G, D, E = 2, 6, 3, 5, 7
+SPECS = {
+    "full": MECHANISMS["full"](),
+    "linear": MECHANISMS["linear"](),
+    "self": MECHANISMS["local"](left=0),
+    "local": MECHANISMS["local"](left=5, right=2),
+    "local_long": MECHANISMS["local"](left=40),
+    "sinks": MECHANISMS["sparse"](Local(4, 0) | Global(3, rows=False)),
+    "windows": MECHANISMS["sparse"](Local(4) | Local(9, 1) | Global(2, last=3)),
+    "longformer": MECHANISMS["longformer"](window=6, first=2),
+    "longformer_positions": MECHANISMS["longformer"](window=6, first=2, positions=(5, 11)),
+    "blocks": MECHANISMS["sparse"](Local(1, block=8)),
+    "strided": MECHANISMS["strided"](stride=5),
+    "sparse_transformer": MECHANISMS["sparse_transformer"](stride=7),
+    "big_bird": MECHANISMS["big_bird"](block=8, random_blocks=2, seed=9),
+    "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
+    "nothing_at_first": MECHANISMS["sparse"](Random(2, block=8, causal=True)),
+    "early_only": MECHANISMS["sparse"](Global(3, rows=False)),
+}
+SIZES = {"linear": "O(1)"} | dict.fromkeys(
+    ("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)"
+)
+"""Those that do not keep every token."""
+
+LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows": 2 + 9 + 1, "longformer": 2 + 3 + 1}
+"""Tokens that a window keeps: its sinks, those to the left, and the token itself."""
+
+PATTERNS_KEPT = {
+    Full(): (0, None),
+    Causal(): (0, None),
+    Local(5, 2): (0, 6),
+    Local(3) | Global(2): (2, 4),
+    (Local(3) | Global(2)) & Causal(): (2, 4),
+    (Local(3) & Causal()) | Global(2, last=4): (2, 4),
+    Local(3) | Local(1, 9) | Global(1) | Global(4, rows=False): (4, 4),
+    Local(3) | Full(): (0, None),
+}
+"""Patterns, and the first and last tokens that their causal forms show; `None` is all."""
+
+
+def build(name):
+    return SPECS[name].build(heads=H, head_dim=D, kv_heads=G, value_dim=E)
+
+
+def tokens(n, dtype=torch.float64, batch=B, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (batch, H, n, D), (batch, G, n, D), (batch, G, n, E)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def key_masks(n):
+    """Holes, left padding, and an example of which nothing is real."""
+    holes = torch.arange(n) % 7 != torch.tensor([[3], [5]])
+    left = torch.arange(n) >= torch.tensor([[n // 3], [0]])
+    return {"none": None, "holes": holes, "left": left, "empty": torch.tensor([[False], [True]]).expand(2, n)}
+
+
+def decode(layer, q, k, v, key_mask=None, state=None):
+    """The loop of a decoder: all outputs, and the last state."""
+    state = layer.initial_state(q.shape[0], q.dtype) if state is None else state
+    outs = [v.new_zeros(*q.shape[:2], 0, v.shape[3])]
+    for t in range(q.shape[2]):
+        mask = None if key_mask is None else key_mask[:, t, None]
+        out, state = layer.step(q[:, :, t, None], k[:, :, t, None], v[:, :, t, None], state, mask)
+        outs.append(out)
+    return torch.cat(outs, 2), state
