@@ -5,26 +5,31 @@ Method: scaled dot-product attention (Vaswani et al. 2017) restricted to the pai
 
 import logging
 import math
+from typing import NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from saccade.attention.backends.blockwise import blockwise
-from saccade.attention.backends.dense import dense
+from saccade.attention.backends.dense import Mask, dense, mask_of
 from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
 from saccade.attention.inputs import hide, live_lengths, validate
-from saccade.attention.layout import layout
+from saccade.attention.layout import layout, pair_layout, touched
 from saccade.attention.patterns import Bound, Causal, Full, Pattern
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
 
 BACKENDS = {"reference": reference, "dense": dense, "blockwise": blockwise, "pairs": pairs}
 
-DENSE_BELOW = 512
-"""Lengths below which dense attention wins whatever the pattern (docs/log.md)."""
+TILE_COST, PAIR_COST = 1.6, 40.0
+"""Time of a pair in a tile, and of one by itself, next to a pair of dense attention (docs/log.md)."""
 
-BLOCKWISE_UP_TO = 0.3
-"""Share of the pairs up to which visiting only them wins over dense attention (docs/log.md)."""
+CALL_COST = 600_000
+"""Pairs of dense attention, over all examples and heads, that take as long as cutting a layout into pieces."""
+
+SHORT_PAIRS, SHORT_CALLS = 2**18, 64
+"""Calls of up to 512 x 512 pairs are remembered, so many of them: there the checks would take longer than the work."""
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +67,14 @@ def attend(
     Raises:
         ValueError, TypeError: inputs that do not belong together; the message names the one at fault.
     """
+    plain = key_mask is None and bias is None and scale is None and backend == "auto" and dropout == 0
+    if plain and type(q_start) is int:
+        try:
+            short = _short_calls.get((pattern, q_start, q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.device))
+        except (AttributeError, TypeError):  # no tensors, or no pattern: the checks say so
+            short = None
+        if short and not torch.is_autocast_enabled(short.device):
+            return scaled_dot_product_attention(q, k, v, short.mask, is_causal=short.causal, enable_gqa=short.grouped)
     validate(q, k, v, key_mask, q_start)
     _validate_options(q, k, pattern, scale, bias, dropout, backend)
     if 0 in (*q.shape, *k.shape, *v.shape):
@@ -69,12 +82,33 @@ def attend(
     lengths = live_lengths(key_mask) if pattern.needs_length else None
     bound = pattern.bind(q.shape[2], k.shape[2], q_start, lengths=lengths, heads=q.shape[1])
     if backend == "auto":
-        backend = _choose(bound, bias)
+        backend = _choose(bound, bias, q.shape[0] * q.shape[1])
         log.debug("attend: backend %s for %s, %d x %d", backend, pattern, q.shape[2], k.shape[2])
+        if plain and backend == "dense" and q.shape[2] * k.shape[2] <= SHORT_PAIRS:
+            _remember(q, k, v, pattern, q_start, mask_of(bound, q.dtype, q.device))
     k, v = hide(k, v, key_mask)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     with torch.autocast(q.device.type, enabled=False):
         return BACKENDS[backend](q, k, v, bound, key_mask=key_mask, scale=scale, bias=bias, dropout=dropout)
+
+
+class _Short(NamedTuple):
+    """What torch's kernel needs to know of a short call that has been checked before."""
+
+    mask: Tensor | None
+    causal: bool
+    grouped: bool
+    device: str
+
+
+_short_calls: dict[tuple[object, ...], _Short] = {}
+
+
+def _remember(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, q_start: int, mask: Mask) -> None:
+    if len(_short_calls) >= SHORT_CALLS:
+        _short_calls.clear()
+    key = pattern, q_start, q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.device
+    _short_calls[key] = _Short(mask.added, mask.causal, k.shape[1] != q.shape[1], q.device.type)
 
 
 def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -114,9 +148,17 @@ def _validate_bias(bias: object, q: Tensor, wanted: tuple[int, ...]) -> None:
         raise ValueError(must_be("bias", constraint, got))
 
 
-def _choose(bound: Bound, bias: Tensor | None) -> str:
-    """Dense where it is as fast or the only one that can; else visit only the tiles of the pattern."""
+def _choose(bound: Bound, bias: Tensor | None, heads: int) -> str:
+    """The backend with the shortest estimated time. `heads` counts those of all examples."""
     scope = bound.scope
-    if bias is not None or bound.pattern in (Full(), Causal()) or scope.n_q * scope.n_k < DENSE_BELOW**2:
+    every = heads * scope.n_q * scope.n_k
+    if bias is not None or bound.pattern in (Full(), Causal()) or every <= CALL_COST:
         return "dense"
-    return "blockwise" if layout(bound).share <= BLOCKWISE_UP_TO else "dense"
+    copies = heads / (scope.examples * scope.heads)
+    costs = {"dense": float(every)}
+    if bound.pattern.has_lists:
+        costs["pairs"] = CALL_COST + PAIR_COST * copies * pair_layout(bound).visited
+        if TILE_COST * copies * touched(bound) > costs["pairs"]:
+            return min(costs, key=costs.__getitem__)
+    costs["blockwise"] = CALL_COST + TILE_COST * copies * layout(bound).visited
+    return min(costs, key=costs.__getitem__)

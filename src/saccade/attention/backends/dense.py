@@ -1,9 +1,10 @@
 """Attention under a pattern by torch's own fused kernel with a dense mask: the baseline, and best when short.
 
-Cost: O(q k) time; memory O(q k) for the mask, none for `Full()` and `Causal()`.
+Cost: O(q k) time; memory O(q k) for the mask, none where all pairs are allowed or exactly the causal ones.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -11,8 +12,20 @@ from torch.nn.functional import scaled_dot_product_attention
 from saccade.attention.patterns import Bound, Causal, Full
 from saccade.shapes import Bool, Float, Tensor
 
-KEPT_PAIRS = 2**24
-"""Masks up to 4,096 x 4,096 are kept, 16 MB each and eight at most."""
+KEPT_PAIRS = 2**22
+"""Masks up to 2,048 x 2,048 are kept, 16 MB each in fp32 and eight at most: building one costs more than using it."""
+
+
+class Mask(NamedTuple):
+    """A pattern as torch's kernel takes it.
+
+    Attributes:
+        added: 0 where a pair is allowed and -inf where not, or boolean; `None` where all are, or the causal ones.
+        causal: whether exactly the causal pairs are allowed, which the kernel knows by itself.
+    """
+
+    added: Tensor | None
+    causal: bool = False
 
 
 def dense(
@@ -27,34 +40,47 @@ def dense(
     dropout: float,
 ) -> Float[Tensor, "b h q e"]:
     """`scaled_dot_product_attention` with the pattern as its mask."""
-    scope = bound.scope
-    square = scope.n_q == scope.n_k and scope.q_start == 0
-    plain_causal = bound.pattern == Causal() and square and key_mask is None and bias is None
-    mask = None if plain_causal else _mask(q, bound, key_mask, bias)
+    mask = mask_of(bound, q.dtype, q.device)
+    if key_mask is not None or bias is not None:
+        mask = Mask(_combined(mask, bound, q, key_mask, bias))
     return scaled_dot_product_attention(
-        q, k, v, mask, dropout, is_causal=plain_causal, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
+        q, k, v, mask.added, dropout, is_causal=mask.causal, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
     )
 
 
-def _mask(
-    q: Float[Tensor, "b h q d"], bound: Bound, key_mask: Bool[Tensor, "b k"] | None, bias: Tensor | None
-) -> Tensor | None:
-    """Pattern, key mask and bias as one mask that torch takes; `None` where all may be seen."""
-    allowed = None if bound.pattern == Full() else _allowed(bound, q.device)
-    if key_mask is not None:
-        live = key_mask[:, None, None]
-        allowed = live.expand(-1, 1, q.shape[2], -1) if allowed is None else allowed & live
-    if bias is not None and allowed is not None:
-        return bias.to(q.dtype).masked_fill(~allowed, -torch.inf)
-    return allowed if bias is None else bias.to(q.dtype)
-
-
-def _allowed(bound: Bound, device: torch.device) -> Bool[Tensor, "..."]:
-    """The pattern's mask, kept for the next call where it is not too large: building it costs more than using it."""
-    kept = bound.scope.n_q * bound.scope.n_k <= KEPT_PAIRS
-    return _kept(bound, device) if kept else bound.dense(device)
+def mask_of(bound: Bound, dtype: torch.dtype, device: torch.device) -> Mask:
+    """The pattern as torch's kernel takes it, the same object for the same call where it is not too large."""
+    scope = bound.scope
+    square = scope.n_q == scope.n_k and scope.q_start == 0
+    if bound.pattern == Full():
+        return Mask(None)
+    if bound.pattern == Causal() and square:
+        return Mask(None, causal=True)
+    if scope.n_q * scope.n_k <= KEPT_PAIRS:
+        return _kept(bound, dtype, device)
+    return Mask(bound.dense(device))
 
 
 @lru_cache(maxsize=8)
-def _kept(bound: Bound, device: torch.device) -> Bool[Tensor, "..."]:
-    return bound.dense(device)
+def _kept(bound: Bound, dtype: torch.dtype, device: torch.device) -> Mask:
+    allowed = bound.dense(device)
+    if bool(allowed.all()):
+        return Mask(None)
+    if allowed.ndim == 2 and torch.equal(allowed, torch.ones_like(allowed).tril()) and bound.scope.q_start == 0:
+        return Mask(None, causal=True)
+    # The kernel would make the same of a boolean mask in every call.
+    return Mask(torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf))
+
+
+def _combined(mask: Mask, bound: Bound, q: Tensor, key_mask: Bool[Tensor, "b k"] | None, bias: Tensor | None) -> Tensor:
+    """Pattern, key mask and bias in one."""
+    allowed = bound.dense(q.device) if mask.causal else mask.added
+    if allowed is not None and allowed.dtype != torch.bool:
+        allowed = allowed == 0
+    if key_mask is not None:
+        live = key_mask[:, None, None]
+        allowed = live.expand(-1, 1, q.shape[2], -1) if allowed is None else allowed & live
+    if bias is None:
+        assert allowed is not None
+        return allowed
+    return bias.to(q.dtype) if allowed is None else bias.to(q.dtype).masked_fill(~allowed, -torch.inf)

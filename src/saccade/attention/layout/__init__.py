@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import or_
 
+import torch
+
 from saccade.attention.layout.labelled import labelled
 from saccade.attention.layout.listed import listed
-from saccade.attention.layout.natural import natural
-from saccade.attention.layout.part import FULL, Group, Part
+from saccade.attention.layout.natural import natural, tile_size
+from saccade.attention.layout.part import FULL, Group, Part, tiles_in
 from saccade.attention.patterns import Bound, Pattern, Scope
 
 
@@ -66,6 +68,17 @@ def pair_layout(bound: Bound) -> Layout:
     return _in_pairs(bound.pattern, bound.scope)
 
 
+def touched(bound: Bound) -> int:
+    """Pairs in the tiles that a pattern may touch: what `layout` might visit at most, without asking for masks."""
+    pattern, scope = bound.pattern, bound.scope
+    size = tile_size(pattern)
+    queries = scope.query_tiles(size)
+    spans = pattern.spans(scope, torch.arange(queries.start, queries.stop), size)
+    examples, heads = spans.shape[:2]
+    copies = (scope.examples // examples) * (scope.heads // heads)
+    return copies * size**2 * len(tiles_in(spans, queries.start, -(-scope.n_k // size)).q)
+
+
 @lru_cache(maxsize=64)
 def _in_tiles(pattern: Pattern, scope: Scope, size: int | None) -> Layout:
     parts = pattern.parts()
@@ -88,4 +101,4 @@ def _in_pairs(pattern: Pattern, scope: Scope) -> Layout:
     return Layout(scope, (listed(pattern, scope, _in_tiles),))
 
 
-__all__ = ["FULL", "Group", "Layout", "Part", "layout", "pair_layout"]
+__all__ = ["FULL", "Group", "Layout", "Part", "layout", "pair_layout", "touched"]

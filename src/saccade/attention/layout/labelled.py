@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.layout.part import Part, groups_of, masks_of, tiles_in
-from saccade.attention.patterns import Pairs, Pattern, Scope
+from saccade.attention.patterns import Bound, Pairs, Pattern, Scope
 from saccade.shapes import Bool, Int
 
 SIZES = {64: 1.0, 32: 1.1, 16: 1.5}
@@ -27,7 +27,9 @@ def labelled(pattern: Pattern, scope: Scope, size: int | None, without: Pattern 
     order = _Order(pattern, scope)
     size = min(SIZES, key=lambda each: order.tiles(each) * each**2 * SIZES[each]) if size is None else size
     tiles = tiles_in(order.spans(size), 0, -(-scope.n_k // size))
-    lead = _told_apart([pattern] if without is None else [pattern, without], scope, order.queries.shape[:2])
+    seen_by = Bound(pattern if without is None else pattern | without, scope)
+    examples, heads = torch.broadcast_shapes(seen_by.told_apart, order.queries.shape[:2])
+    lead = examples, heads
     tiles, queries, keys = _expanded(tiles, *lead, order)
 
     def seen(asked: Pairs) -> Bool[Tensor, "u s s"]:
@@ -85,13 +87,6 @@ class _Order:
         """How many tiles are visited."""
         spans = self.spans(size)
         return int((spans[..., 1] - spans[..., 0]).sum())
-
-
-def _told_apart(patterns: list[Pattern], scope: Scope, least: torch.Size) -> tuple[int, int]:
-    """How many examples and heads differ, in the order or in what is seen."""
-    spans = [pattern.spans(scope, torch.zeros(1, dtype=torch.long), 64).shape[:2] for pattern in patterns]
-    examples, heads = torch.broadcast_shapes(least, *spans)
-    return examples, heads
 
 
 def _expanded(

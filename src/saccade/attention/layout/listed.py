@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.layout.part import FULL, Group, Part
-from saccade.attention.patterns import Intersection, Pairs, Pattern, Scope, Union
+from saccade.attention.patterns import Bound, Intersection, Pairs, Pattern, Scope, Union
 from saccade.shapes import Int
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def listed(pattern: Pattern, scope: Scope, tiled: "Callable[[Pattern, Scope, Non
         scope: the lengths.
         tiled: makes the layout in tiles of what is not given as a list.
     """
-    examples, heads = pattern.spans(scope, torch.zeros(1, dtype=torch.long), 64).shape[:2]
+    examples, heads = Bound(pattern, scope).told_apart
     pairs = _pairs(pattern, scope, (examples, heads), tiled)
     return Part(
         n_k=scope.n_k,

@@ -61,6 +61,11 @@ class Edges(CarriesTensor):
         none = torch.zeros_like(query)
         return Pairs(none, none, query, key)
 
+    @property
+    def has_lists(self) -> bool:
+        """Always."""
+        return True
+
     def spans(self, scope: Scope, rows: Int[Tensor, " r"], size: int) -> Int[Tensor, "b h r s 2"]:
         """One range for every key tile from which an edge comes."""
         n_tiles = -(-scope.n_k // size) + 1

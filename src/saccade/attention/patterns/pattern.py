@@ -130,6 +130,11 @@ class Pattern(ABC):
         """The pairs one by one, each once, where that is how the pattern was given."""
         return None
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether it, or a member of it, is given pair by pair."""
+        return False
+
     def prefix_form(self) -> "Pattern":
         """The same pattern with everything that depends on the length replaced by what depends on the prefix."""
         return self
@@ -227,11 +232,17 @@ class Bound:
         """May query number `q` look at key `k`? Queries count from 0, as in a FlexAttention `mask_mod`."""
         return self.pattern.sees(self.scope, Pairs(b, h, q + self.scope.q_start, k))
 
+    @property
+    def told_apart(self) -> tuple[int, int]:
+        """How many examples and heads differ in what they see; 1 where all are alike."""
+        examples, heads = self.pattern.spans(self.scope, torch.zeros(1, dtype=torch.long), 64).shape[:2]
+        return examples, heads
+
     def dense(self, device: torch.device | str = "cpu") -> Bool[Tensor, "..."]:
         """The whole mask: `[q k]`, or `[b h q k]` (each of b, h 1 where it does not matter). The definition."""
-        scope = self.scope
-        b = torch.arange(scope.examples, device=device)[:, None, None, None]
-        h = torch.arange(scope.heads, device=device)[:, None, None]
+        scope, (examples, heads) = self.scope, self.told_apart
+        b = torch.arange(examples, device=device)[:, None, None, None]
+        h = torch.arange(heads, device=device)[:, None, None]
         q = torch.arange(scope.n_q, device=device)[:, None]
         k = torch.arange(scope.n_k, device=device)
         mask = self.allows(b, h, q, k)
@@ -287,6 +298,11 @@ class _Combination(Pattern):
     def by_distance(self) -> bool:
         """Whether this holds for all members."""
         return all(member.by_distance for member in self.members)
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether any member is given so."""
+        return any(member.has_lists for member in self.members)
 
     @property
     def heads(self) -> int | None:

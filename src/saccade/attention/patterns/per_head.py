@@ -135,6 +135,11 @@ class PerHead(Pattern):
         return tuple(size for each in self.patterns for size in each.tile_sizes)
 
     @property
+    def has_lists(self) -> bool:
+        """Whether any head is."""
+        return any(each.has_lists for each in self.patterns)
+
+    @property
     def heads(self) -> int:
         """As many as there are patterns."""
         return len(self.patterns)

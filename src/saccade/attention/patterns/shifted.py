@@ -120,6 +120,11 @@ class Shifted(Pattern):
         return tuple(math.gcd(size, self.n) for size in self.pattern.tile_sizes)
 
     @property
+    def has_lists(self) -> bool:
+        """Whether the pattern inside is given so."""
+        return self.pattern.has_lists
+
+    @property
     def heads(self) -> int | None:
         """As the pattern inside."""
         return self.pattern.heads
