@@ -6,6 +6,7 @@ from mechanism_cases import B, G, H, assert_same, build, inputs, with_gradients
 
 import oracles
 from saccade.attention import MECHANISMS
+from saccade.attention.mechanisms import _feature_map
 
 LINEAR_MASKS = {
     "none": None,
@@ -118,3 +119,24 @@ def test_linear_masks_features_and_not_keys(causal):
     padded = linear_layer()(q, k, v, key_mask=mask, causal=causal)[:, :, :real]
     alone = linear_layer()(q[:, :, :real], k[:, :, :real], v[:, :, :real], causal=causal)
     torch.testing.assert_close(padded, alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+@pytest.mark.parametrize("n", [300, 640])
+def test_however_the_rows_are_cut_the_result_is_the_same(monkeypatch, causal, n):
+    """As for inputs of many thousand rows: several cuts for each head, or several heads in one."""
+    q, k, v, upstream = inputs(n, n)
+    key_mask = torch.arange(n)[None] % 5 != torch.tensor([[3], [4]])
+
+    def run(*qkv):
+        return linear_layer()(*qkv, key_mask=key_mask, causal=causal)
+
+    monkeypatch.setattr(_feature_map, "ROWS", 256)
+    many = with_gradients(run, q, k, v, upstream=upstream)
+    monkeypatch.setattr(_feature_map, "ROWS", 10**6)
+    assert_same(with_gradients(run, q, k, v, upstream=upstream), many, 1e-11)
+    if causal:
+        wanted = with_gradients(
+            lambda *qkv: oracles.linear_attention_recurrent(*qkv, key_mask), q, k, v, upstream=upstream
+        )
+        assert_same(many, wanted, 1e-11)

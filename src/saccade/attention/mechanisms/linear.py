@@ -1,99 +1,55 @@
 """Linear attention: the softmax replaced by a product of features, so that keys and values are summed once.
 
 Source: "Transformers are RNNs" (Katharopoulos et al. 2020): weights phi(q) . phi(k) with phi(x) = elu(x) + 1, no
-scale, each row divided by its sum. Causally it is a recurrence with state S = sum phi(k) v^T and z = sum phi(k);
-here it is computed in chunks: within a chunk pair by pair, before it through the state.
+scale, each row divided by its sum. Causally it is a recurrence with state S = sum phi(k) v^T and z = sum phi(k).
 
-Cost: O(n d e) time, O(n (d + e)) memory; causal: n / chunk further states of d * e numbers.
-A decoding step takes O(d e) time, and its state O(d e) memory, whatever came before.
+Cost: O(n d e) time, O(n (d + e)) memory (`_feature_map.py`); a state is d * (e + 1) numbers for each head.
 """
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import rearrange
 from torch.nn.functional import pad
 
+from saccade.attention.backends._tiles import Workspace
 from saccade.attention.inputs import hide, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanisms._feature_map import (
+    CHUNK,
+    FeatureMap,
+    Sums,
+    asked,
+    causal_by_features,
+    sums_of,
+)
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
 from saccade.shapes import Bool, Float, Tensor
 
-CHUNK = 128
-"""Positions computed pair by pair in the causal form: 64 to 128 is fastest (docs/log.md)."""
 
-
-def features(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+class EluPlusOne(FeatureMap):
     """phi(x) = elu(x) + 1, positive everywhere; written so that nothing is lost where exp(x) is far below 1."""
-    return x.clamp(max=0).exp() + x.clamp(min=0)
+
+    def size(self, dim: int) -> int:
+        """One feature for each number."""
+        return dim
+
+    def features(self, work: Workspace, name: str, x: Float[Tensor, "m n d"]) -> Float[Tensor, "m n d"]:
+        """exp(x) below zero, x + 1 above."""
+        below = torch.clamp(x, max=0, out=work.take(name, *x.shape))
+        above = torch.clamp(x, min=0, out=work.take("above", *x.shape))
+        return below.mul_(math.log2(math.e)).exp2_().add_(above)
+
+    def slope(
+        self, x: Float[Tensor, "m n d"], phi: Float[Tensor, "m n d"], grad: Float[Tensor, "m n d"]
+    ) -> Float[Tensor, "m n d"]:
+        """Phi itself below zero, 1 above."""
+        return grad.mul_(phi.clamp_(max=1))
 
 
-def linear_attention(
-    q: Float[Tensor, "b h q f"],
-    k: Float[Tensor, "b h k f"],
-    v: Float[Tensor, "b h k e"],
-) -> Float[Tensor, "b h q e"]:
-    """Every query with the sums over all keys. Takes features, not queries and keys."""
-    return _divide(q @ (k.mT @ v), q @ k.sum(2, keepdim=True).mT)
-
-
-def causal_linear_attention(
-    q: Float[Tensor, "b h q f"],
-    k: Float[Tensor, "b h k f"],
-    v: Float[Tensor, "b h k e"],
-    q_start: int = 0,
-) -> Float[Tensor, "b h q e"]:
-    """Every query with the sums over the keys up to its own position. Takes features, not queries and keys.
-
-    Keys before `q_start` enter as one state; the rest goes in chunks.
-    """
-    n_q = q.shape[2]
-    earlier_k, earlier_v = k[:, :, :q_start], v[:, :, :q_start]
-    own = slice(q_start, q_start + n_q)
-    k, v = (pad(x[:, :, own], (0, 0, 0, max(0, n_q - x[:, :, own].shape[2]))) for x in (k, v))
-    fill = (0, 0, 0, -n_q % CHUNK)
-    q, k, v = (rearrange(pad(x, fill), "b h (m c) f -> b h m c f", c=CHUNK) for x in (q, k, v))
-    start_s = (earlier_k.mT @ earlier_v)[:, :, None]
-    start_z = reduce(earlier_k, "b h k f -> b h 1 f 1", "sum")
-    s = _before(k.mT @ v) + start_s
-    z = _before(reduce(k, "b h m c f -> b h m f 1", "sum")) + start_z
-    weights = (q @ k.mT).tril()
-    out = _divide(weights @ v + q @ s, weights.sum(-1, keepdim=True) + q @ z)
-    return rearrange(out, "b h m c e -> b h (m c) e")[:, :, :n_q]
-
-
-def _before(states: Float[Tensor, "b h m f e"]) -> Float[Tensor, "b h m f e"]:
-    """For each chunk, the sum over the chunks before it."""
-    return pad(states.cumsum(2), (0, 0, 0, 0, 1, 0))[:, :, :-1]
-
-
-def _divide(total: Float[Tensor, "*n e"], weight: Float[Tensor, "*n 1"]) -> Float[Tensor, "*n e"]:
-    """The weighted mean; zeros where no weight is."""
-    return total / weight.masked_fill(weight == 0, 1)
-
-
-class Sums(NamedTuple):
-    """The decoding state: all that later queries need to know of the tokens before them.
-
-    Attributes:
-        s: the paper's S, the sum of phi(k) v^T.
-        z: the paper's z, the sum of phi(k).
-    """
-
-    s: Float[Tensor, "b g d e"]
-    z: Float[Tensor, "b g d"]
-
-
-def _sums(k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None) -> Sums:
-    """The sums over some tokens."""
-    wide = state_dtype(k.dtype)
-    k, v = hide(k, v, key_mask)
-    phi_k = features(k.to(wide))
-    if key_mask is not None:
-        phi_k = phi_k * key_mask[:, None, :, None]
-    return Sums(phi_k.mT @ v.to(wide), phi_k.sum(2))
+PHI = EluPlusOne()
 
 
 class LinearLayer(AttentionLayer):
@@ -114,24 +70,19 @@ class LinearLayer(AttentionLayer):
     ) -> Float[Tensor, "b h q e"]:
         """Weighted means with weights phi(q) . phi(k), in fp32 or better."""
         validate(q, k, v, key_mask, q_start)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        group = q.shape[1] // k.shape[1]
+        wide = state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
-            k, v = hide(k, v, key_mask)
-            phi_q, phi_k, v = features(q.to(wide)), features(k.to(wide)), v.to(wide)
-            if key_mask is not None:
-                phi_k = phi_k * key_mask[:, None, :, None]
-            phi_k, v = (repeat(x, "b g k f -> b (g group) k f", group=group) for x in (phi_k, v))
-            if causal:
-                return causal_linear_attention(phi_q, phi_k, v, q_start).to(q.dtype)
-            return linear_attention(phi_q, phi_k, v).to(q.dtype)
+            if not causal:
+                return _asked(q.to(wide), _state(k, v, key_mask)).to(q.dtype)
+            k, v = hide(k.to(wide), v.to(wide), key_mask)
+            return _causal(q.to(wide), k, v, key_mask, q_start).to(q.dtype)
 
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Sums:
         """Sums over nothing."""
         shape, dtype = (batch, self.kv_heads, self.head_dim), validate_initial(batch, dtype)
-        s, z = (torch.zeros(*size, dtype=dtype, device=device) for size in ((*shape, self.value_dim), shape))
+        s, z = (torch.zeros(*shape, dim, dtype=dtype, device=device) for dim in (self.value_dim, 1))
         return Sums(s, z)
 
     def prefill(
@@ -145,7 +96,7 @@ class LinearLayer(AttentionLayer):
         validate_prefill(q, k, v, key_mask)
         out = self(q, k, v, key_mask, causal=True)
         with torch.autocast(q.device.type, enabled=False):
-            return out, _sums(k, v, key_mask)
+            return out, _state(k, v, key_mask)
 
     def step(
         self,
@@ -158,13 +109,56 @@ class LinearLayer(AttentionLayer):
         """Add the token to the sums and ask them."""
         validate_step(q, k, v, key_mask)
         (b, g, _, d), e = k.shape, v.shape[3]
-        validate_state(state, Sums, ((b, g, d, e), (b, g, d)), q)
+        validate_state(state, Sums, ((b, g, d, e), (b, g, d, 1)), q)
         with torch.autocast(q.device.type, enabled=False):
-            added = _sums(k, v, key_mask)
-            state = Sums(state.s + added.s, state.z + added.z)
-            phi_q = rearrange(features(q.to(state.s.dtype)), "b (g group) 1 d -> b g group d", g=g)
-            out = _divide(phi_q @ state.s, phi_q @ state.z[..., None])
-            return rearrange(out, "b g group e -> b (g group) 1 e").to(q.dtype), state
+            state = Sums(*(old + new for old, new in zip(state, _state(k, v, key_mask), strict=True)))
+            return _asked(q.to(state.s.dtype), state).to(q.dtype), state
+
+
+def _state(k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None) -> Sums:
+    """The sums over some tokens, in fp32 or better."""
+    wide = state_dtype(k.dtype)
+    k, v = hide(k.to(wide), v.to(wide), key_mask)
+    found = sums_of(_flat(k), _flat(v), _real(key_mask, k), PHI)
+    return Sums(*(each.unflatten(0, k.shape[:2]) for each in found))
+
+
+def _asked(q: Float[Tensor, "b h q d"], sums: Sums) -> Float[Tensor, "b h q e"]:
+    """Queries against the sums of their key heads."""
+    b, g = sums.s.shape[:2]
+    rows = rearrange(q, "b (g group) q d -> (b g) (group q) d", g=g)
+    out = asked(rows, Sums(*map(_flat, sums)), PHI)
+    return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, q=q.shape[2])
+
+
+def _causal(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    key_mask: Bool[Tensor, "b k"] | None,
+    q_start: int,
+) -> Float[Tensor, "b h q e"]:
+    """Queries with the keys up to their own positions. Keys before `q_start` enter as sums."""
+    group, end = q.shape[1] // k.shape[1], q_start + q.shape[2]
+    if (missing := end - k.shape[2]) > 0:  # queries behind the last key see all keys
+        key_mask = k.new_ones(k.shape[0], k.shape[2], dtype=torch.bool) if key_mask is None else key_mask
+        k, v, key_mask = pad(k, (0, 0, 0, missing)), pad(v, (0, 0, 0, missing)), pad(key_mask, (0, missing))
+    real = _real(key_mask, k)
+    begin, own = slice(0, q_start), slice(q_start, end)
+    earlier = sums_of(_flat(k)[:, begin], _flat(v)[:, begin], None if real is None else real[:, begin], PHI)
+    k, v, s, z = (x.repeat_interleave(group, 0) for x in (_flat(k)[:, own], _flat(v)[:, own], *earlier))
+    real = None if real is None else real[:, own].repeat_interleave(group, 0)
+    return causal_by_features(_flat(q), k, v, real, Sums(s, z), PHI).unflatten(0, q.shape[:2])
+
+
+def _flat(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "m n d"]:
+    """The heads of all examples one after the other."""
+    return x.flatten(0, 1)
+
+
+def _real(key_mask: Bool[Tensor, "b k"] | None, k: Float[Tensor, "b g k d"]) -> Float[Tensor, "m k 1"] | None:
+    """1 for real keys and 0 for hidden ones, for each head."""
+    return None if key_mask is None else key_mask.to(k.dtype).repeat_interleave(k.shape[1], 0)[..., None]
 
 
 @dataclass(frozen=True, repr=False)
