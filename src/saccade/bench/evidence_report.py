@@ -1,0 +1,103 @@
+"""The evidence in words and numbers: what a reader may conclude, and one JSON object for machines."""
+
+from typing import Any
+
+from saccade.bench.candidates import label
+from saccade.bench.evidence import RunEvidence
+from saccade.bench.kept_weight import Kept
+from saccade.bench.spectra import GRID, SHARES, Spectra
+from saccade.shapes import Tensor
+
+ENOUGH = 0.9
+"""The share of the weight from which a pattern counts as keeping what the model looks at."""
+
+GAIN = 0.1
+"""A pattern that keeps no more than this beyond its share of the pairs has found nothing."""
+
+LOW = 4
+"""Heads count as low rank where n / 4 singular values hold 90 % of the sum: Linformer's figure 1 has 128 of 512."""
+
+
+def conclusion(evidence: RunEvidence) -> str:
+    """What the numbers say, in two sentences that claim no more than they do."""
+    fewer = [each for each in evidence.kept if each.pairs < evidence.visited]
+    return f"{_on_patterns(fewer)} {_on_rank(evidence.spectra)}"
+
+
+def _on_patterns(kept: list[Kept]) -> str:
+    """The cheapest pattern that keeps enough; otherwise the one that keeps most beyond its share of the pairs."""
+    if not kept:
+        return "No pattern that was weighed visits fewer pairs than the model does."
+    enough = [each for each in kept if each.mean >= ENOUGH]
+    if enough:
+        return f"{_sentence(min(enough, key=lambda each: each.pairs))}."
+    best = max(kept, key=lambda each: each.mean - each.pairs)
+    if best.mean - best.pairs > GAIN:
+        return f"No pattern that was weighed keeps {ENOUGH:.0%} of the weight; most beyond its pairs: {_sentence(best)}."
+    return f"The weight is spread out: no pattern keeps much more than its share of the pairs; at most, {_sentence(best)}."
+
+
+def _sentence(kept: Kept) -> str:
+    weakest = kept.kept.min().item()
+    return (
+        f"{label(kept.mechanism)} would keep {kept.mean:.0%} of the weight at {percent(kept.pairs)} of the pairs "
+        f"({weakest:.0%} in its weakest head; the heaviest keys, as many: {kept.best.mean().item():.0%})"
+    )
+
+
+def _on_rank(spectra: Spectra) -> str:
+    needed = spectra.needed(ENOUGH)
+    low = int((needed <= spectra.length / LOW).sum())
+    rank, n = needed.mean().item(), spectra.length
+    how = "low rank" if low == needed.numel() else "not low rank" if low == 0 else "low rank in part"
+    return (
+        f"The weights are {how}: {rank:.0f} of {n:.0f} singular values hold {ENOUGH:.0%} of their sum on average; "
+        f"a quarter of them or fewer do in {low} of {needed.numel()} heads."
+    )
+
+
+def percent(share: float) -> str:
+    """A share as a percentage, with a decimal where it is small."""
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def to_dict(evidence: RunEvidence) -> dict[str, Any]:
+    """All but the mean weights themselves, which have n x n numbers a head; shares from 0 to 1, heads by layer."""
+    spectra, means = evidence.spectra, evidence.means
+    held = {
+        f"{share:.0%} of the {kind}".replace("%", " %"): _numbers(spectra.needed(share, kind))
+        for kind in ("sum", "squares")
+        for share in SHARES
+    }
+    return {
+        "run": str(evidence.run),
+        "mechanisms": [str(each) for each in evidence.mechanisms],
+        "split": evidence.split,
+        "lengths": list(evidence.lengths),
+        "patterns": [_kept_dict(each) for each in evidence.kept],
+        "singular values": {
+            "n": spectra.length,
+            "needed for": held,
+            "numerical rank": _numbers(spectra.rank),
+            "share of the sum in the first quarter": _numbers(spectra.curve[..., GRID // LOW]),
+        },
+        "half of the weight within": _numbers(means.half_within),
+        "mean weight by distance": {
+            "query - key": list(range(1 - means.longest, means.longest)),
+            "weights": _numbers(means.mean_by_distance),
+        },
+        "conclusion": conclusion(evidence),
+    }
+
+
+def _kept_dict(kept: Kept) -> dict[str, Any]:
+    heads = {"kept by head": _numbers(kept.kept), "best by head": _numbers(kept.best)}
+    shares = {"pairs": kept.pairs, "kept": kept.mean, "best": kept.best.mean().item()}
+    return {"pattern": label(kept.mechanism), **shares, "kept by layer": _numbers(kept.kept.mean(1)), **heads}
+
+
+def _numbers(values: Tensor) -> list[Any]:
+    """Nested lists of six significant digits: more would be noise."""
+    if values.ndim > 1:
+        return [_numbers(each) for each in values]
+    return [float(f"{value:.6g}") for value in values.tolist()]
