@@ -14,9 +14,7 @@ from saccade.attention.mechanism import AttentionLayer
 from saccade.shapes import Float, Tensor
 
 
-def implied_weights(
-    layer: AttentionLayer, inputs: Mapping[str, Tensor], **options: Any
-) -> Float[Tensor, "b h q k"]:
+def implied_weights(layer: AttentionLayer, inputs: Mapping[str, Tensor], **options: Any) -> Float[Tensor, "b h q k"]:
     """The weight of each key for each query.
 
     Args:

@@ -76,7 +76,7 @@ def look_into(
     split: str = "test",
     examples: int = EXAMPLES,
     length: int = LENGTH,
-    on_example: Callable[[int], object] = lambda number: None,
+    on_example: Callable[[int], object] = lambda done: None,
 ) -> RunEvidence:
     """Read examples with the model of a run, and see what its weights say.
 
@@ -86,7 +86,7 @@ def look_into(
         split: `train`, `validation` or `test`.
         examples: how many to read, taken evenly from the split.
         length: tokens at which longer examples are cut.
-        on_example: is told the number of each example that is done.
+        on_example: is told how many examples are done, after each.
 
     Raises:
         FileNotFoundError: the folder holds no run, or no trained model yet.
@@ -111,9 +111,7 @@ def evenly(sequences: Sequence[Tensor], count: int) -> list[Tensor]:
     return [sequences[i * len(sequences) // count] for i in range(count)]
 
 
-def record_weights(
-    model: nn.Module, sequences: Iterable[Int[Tensor, " n"]]
-) -> Iterator[Float[Tensor, "layers h n n"]]:
+def record_weights(model: nn.Module, sequences: Iterable[Int[Tensor, " n"]]) -> Iterator[Float[Tensor, "layers h n n"]]:
     """The weights with which a model reads each sequence, on the CPU.
 
     Args:
@@ -132,7 +130,7 @@ def weigh(
     weights: Iterable[Float[Tensor, "layers h n n"]],
     mechanisms: Sequence[Mechanism],
     lengths: Sequence[int],
-    on_example: Callable[[int], object] = lambda number: None,
+    on_example: Callable[[int], object] = lambda done: None,
 ) -> Evidence:
     """What weights say, whatever model they are from.
 
@@ -140,11 +138,11 @@ def weigh(
         weights: of each example, by layer and head; all its tokens are real.
         mechanisms: patterns to weigh, of `candidates`.
         lengths: tokens of each example.
-        on_example: is told the number of each example that is done.
+        on_example: is told how many examples are done, after each.
     """
     means, kept, spectra = MeanWeights(max(lengths)), KeptWeight(mechanisms), Spectra()
-    for number, example in enumerate(weights):
+    for done, example in enumerate(weights, 1):
         for part in (means, kept, spectra):
             part.add(example)
-        on_example(number)
+        on_example(done)
     return Evidence(tuple(lengths), means, kept.results, spectra)

@@ -1,5 +1,6 @@
 """The evidence in words and numbers: what a reader may conclude, and one JSON object for machines."""
 
+import shlex
 from typing import Any
 
 from saccade.bench.candidates import label
@@ -7,6 +8,7 @@ from saccade.bench.evidence import RunEvidence
 from saccade.bench.kept_weight import Kept
 from saccade.bench.spectra import GRID, SHARES, Spectra
 from saccade.shapes import Tensor
+from saccade.tasks.run_folder import RECIPE
 
 ENOUGH = 0.9
 """The share of the weight from which a pattern counts as keeping what the model looks at."""
@@ -18,31 +20,56 @@ LOW = 4
 """Heads count as low rank where n / 4 singular values hold 90 % of the sum: Linformer's figure 1 has 128 of 512."""
 
 
+def facts(evidence: RunEvidence) -> str:
+    """Which model read what."""
+    layers, heads = evidence.spectra.rank.shape
+    short, long = min(evidence.lengths), max(evidence.lengths)
+    tokens = f"{long:,}" if short == long else f"{short:,} to {long:,}"
+    attends = ", ".join(dict.fromkeys(map(str, evidence.mechanisms)))
+    return (
+        f"{evidence.run}: {layers} layers of {heads} heads of {attends} ({percent(evidence.visited)} of the pairs)\n"
+        f"read {len(evidence.lengths)} examples of the {evidence.split} split, {tokens} tokens each"
+    )
+
+
 def conclusion(evidence: RunEvidence) -> str:
     """What the numbers say, in two sentences that claim no more than they do."""
+    found = promising(evidence)
+    on_patterns = "No pattern that was weighed visits fewer pairs than the model does."
+    return f"{_on_pattern(found) if found else on_patterns} {_on_rank(evidence.spectra)}"
+
+
+def advice(evidence: RunEvidence) -> str:
+    """How to find out what the weights cannot tell."""
+    found = promising(evidence)
+    name = f"'{label(found.mechanism)}'" if found else "..."
+    command = f"saccade compare --recipe {shlex.quote(str(evidence.run / RECIPE))} --mechanisms {name}"
+    return f"Weight kept is not accuracy kept: a model trained with less looks elsewhere. To know:\n  {command}"
+
+
+def promising(evidence: RunEvidence) -> Kept | None:
+    """The cheapest pattern that keeps enough; else the one that keeps most beyond its share of the pairs.
+
+    Only patterns that visit fewer pairs than the model itself are asked; `None` if there is none.
+    """
     fewer = [each for each in evidence.kept if each.pairs < evidence.visited]
-    return f"{_on_patterns(fewer)} {_on_rank(evidence.spectra)}"
-
-
-def _on_patterns(kept: list[Kept]) -> str:
-    """The cheapest pattern that keeps enough; otherwise the one that keeps most beyond its share of the pairs."""
-    if not kept:
-        return "No pattern that was weighed visits fewer pairs than the model does."
-    enough = [each for each in kept if each.mean >= ENOUGH]
+    enough = [each for each in fewer if each.mean >= ENOUGH]
     if enough:
-        return f"{_sentence(min(enough, key=lambda each: each.pairs))}."
-    best = max(kept, key=lambda each: each.mean - each.pairs)
-    if best.mean - best.pairs > GAIN:
-        return f"No pattern that was weighed keeps {ENOUGH:.0%} of the weight; most beyond its pairs: {_sentence(best)}."
-    return f"The weight is spread out: no pattern keeps much more than its share of the pairs; at most, {_sentence(best)}."
+        return min(enough, key=lambda each: each.pairs)
+    return max(fewer, key=lambda each: each.mean - each.pairs, default=None)
 
 
-def _sentence(kept: Kept) -> str:
-    weakest = kept.kept.min().item()
-    return (
+def _on_pattern(kept: Kept) -> str:
+    weakest, best = kept.kept.min().item(), kept.best.mean().item()
+    sentence = (
         f"{label(kept.mechanism)} would keep {kept.mean:.0%} of the weight at {percent(kept.pairs)} of the pairs "
-        f"({weakest:.0%} in its weakest head; the heaviest keys, as many: {kept.best.mean().item():.0%})"
+        f"({weakest:.0%} in its weakest head; the heaviest keys, as many: {best:.0%})."
     )
+    if kept.mean >= ENOUGH:
+        return sentence
+    if kept.mean - kept.pairs > GAIN:
+        return f"No pattern that was weighed keeps {ENOUGH:.0%} of the weight; the best for its pairs, {sentence}"
+    return f"The weight is spread out, and no pattern keeps much more than its share of the pairs: {sentence}"
 
 
 def _on_rank(spectra: Spectra) -> str:

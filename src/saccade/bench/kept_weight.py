@@ -61,8 +61,7 @@ class KeptWeight:
         size = size / size.sum(-1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
         best = size.sort(-1, descending=True).values.cumsum(-1)
         masks = [
-            torch.stack([_mask(_pattern(each, layer), n, heads) for layer in range(layers)])
-            for each in self.mechanisms
+            torch.stack([_mask(_pattern(each, layer), n, heads) for layer in range(layers)]) for each in self.mechanisms
         ]
         self.kept = self.kept + torch.stack([(size * mask).sum((-1, -2)) for mask in masks])
         self.best = self.best + torch.stack([_of_the_best(best, mask.sum(-1)) for mask in masks])
@@ -73,11 +72,11 @@ class KeptWeight:
 
     @property
     def results(self) -> list[Kept]:
-        """What each would keep, most first."""
+        """What each would keep, most first; of those that keep alike, the one with the fewest pairs."""
         shares = zip(self.mechanisms, self.pairs / self.all_pairs, self.kept, self.best, strict=True)
         queries = self.queries.clamp(min=1)
         found = [Kept(spec, pairs.item(), kept / queries, best / queries) for spec, pairs, kept, best in shares]
-        return sorted(found, key=lambda each: -each.mean)
+        return sorted(found, key=lambda each: (-round(each.mean, 4), each.pairs))
 
 
 def _of_the_best(cumulative: Float[Tensor, "layers h n n"], keys: Tensor) -> Float[Tensor, "layers h"]:
