@@ -24,6 +24,7 @@ from saccade.errors import must_be
 from saccade.nn import MultiHeadAttention
 from saccade.shapes import Float, Int, Tensor
 from saccade.tasks import TASKS, recipe_of
+from saccade.training.process import process_state
 
 EXAMPLES, LENGTH = 16, 1024
 MOST_PAIRS = 0.5
@@ -98,6 +99,7 @@ def look_into(
         raise ValueError(must_be("length", f"from 1 to {LONGEST:,}", length))
     specs = candidates(mechanisms)
     model, data = TASKS[recipe_of(run).task].load(run, split)
+    model.to(process_state().device)
     sequences = [each[:length] for each in evenly(data.sequences, examples)]
     found = weigh(record_weights(model, sequences), specs, [len(each) for each in sequences], on_example)
     kept = [each for each in found.kept if mechanisms or each.pairs <= MOST_PAIRS]
@@ -111,7 +113,7 @@ def evenly(sequences: Sequence[Tensor], count: int) -> list[Tensor]:
     return [sequences[i * len(sequences) // count] for i in range(count)]
 
 
-def record_weights(model: nn.Module, sequences: Iterable[Int[Tensor, " n"]]) -> Iterator[Float[Tensor, "layers h n n"]]:
+def record_weights(model: nn.Module, sequences: Iterable[Int[Tensor, " _"]]) -> Iterator[Float[Tensor, "layers h _ _"]]:
     """The weights with which a model reads each sequence, on the CPU.
 
     Args:
@@ -127,7 +129,7 @@ def record_weights(model: nn.Module, sequences: Iterable[Int[Tensor, " n"]]) -> 
 
 
 def weigh(
-    weights: Iterable[Float[Tensor, "layers h n n"]],
+    weights: Iterable[Float[Tensor, "layers h _ _"]],
     mechanisms: Sequence[Mechanism],
     lengths: Sequence[int],
     on_example: Callable[[int], object] = lambda done: None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.bench.candidates import label
 from saccade.bench.evidence import RunEvidence
@@ -84,7 +84,7 @@ def _draw_spectra(axis: "Axes", evidence: RunEvidence) -> None:
     _finish(axis, "Singular values, the largest first", "lower right")
 
 
-def _draw_lines(axis: "Axes", x: Sequence[float], values: Float[Tensor, "layers h points"]) -> None:
+def _draw_lines(axis: "Axes", x: Sequence[int | float], values: Float[Tensor, "layers h points"]) -> None:
     """A line for each head, in the colour of its layer."""
     from matplotlib import colormaps
 
@@ -95,7 +95,7 @@ def _draw_lines(axis: "Axes", x: Sequence[float], values: Float[Tensor, "layers 
             axis.plot(x, line.tolist(), label=f"layer {layer}" if head == 0 else None, **style)
 
 
-def _finish(axis: "Axes", title: str, legend: str = "best") -> None:
+def _finish(axis: "Axes", title: str, legend: Literal["best", "lower right"] = "best") -> None:
     axis.set_title(title, fontsize=9, fontweight="bold", loc="left")
     axis.tick_params(which="both", labelsize=7)
     axis.xaxis.label.set_fontsize(8)

@@ -53,7 +53,7 @@ def promising(evidence: RunEvidence) -> Kept | None:
     Only patterns that visit fewer pairs than the model itself are asked; `None` if there is none.
     """
     fewer = [each for each in evidence.kept if each.pairs < evidence.visited]
-    enough = [each for each in fewer if each.mean >= ENOUGH]
+    enough = [each for each in fewer if each.mean >= ENOUGH and each.mean - each.pairs > GAIN]
     if enough:
         return min(enough, key=lambda each: each.pairs)
     return max(fewer, key=lambda each: each.mean - each.pairs, default=None)
@@ -65,10 +65,9 @@ def _on_pattern(kept: Kept) -> str:
         f"{label(kept.mechanism)} would keep {kept.mean:.0%} of the weight at {percent(kept.pairs)} of the pairs "
         f"({weakest:.0%} in its weakest head; the heaviest keys, as many: {best:.0%})."
     )
-    if kept.mean >= ENOUGH:
-        return sentence
     if kept.mean - kept.pairs > GAIN:
-        return f"No pattern that was weighed keeps {ENOUGH:.0%} of the weight; the best for its pairs, {sentence}"
+        few = f"No pattern that was weighed keeps {ENOUGH:.0%} of the weight; the best for its pairs, "
+        return sentence if kept.mean >= ENOUGH else few + sentence
     return f"The weight is spread out, and no pattern keeps much more than its share of the pairs: {sentence}"
 
 
