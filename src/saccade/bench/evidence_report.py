@@ -26,10 +26,13 @@ def facts(evidence: RunEvidence) -> str:
     short, long = min(evidence.lengths), max(evidence.lengths)
     tokens = f"{long:,}" if short == long else f"{short:,} to {long:,}"
     attends = ", ".join(dict.fromkeys(map(str, evidence.mechanisms)))
-    return (
-        f"{evidence.run}: {layers} layers of {heads} heads of {attends} ({percent(evidence.visited)} of the pairs)\n"
-        f"read {len(evidence.lengths)} examples of the {evidence.split} split, {tokens} tokens each"
-    )
+    model = f"{_count(layers, 'layer')} of {_count(heads, 'head')} of {attends}"
+    read = f"{_count(len(evidence.lengths), 'example')} of the {evidence.split} split, {tokens} tokens each"
+    return f"{evidence.run}: {model} ({percent(evidence.visited)} of the pairs)\nread {read}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def conclusion(evidence: RunEvidence) -> str:

@@ -31,9 +31,9 @@ def draw_evidence(evidence: RunEvidence, console: Console, grid: Grid | None = N
     Raises:
         ValueError: a grid of another size than the examples.
     """
+    squares = _squares(evidence, console, grid)
     console.print(Text(f"{facts(evidence)}\n"))
-    for squares in _squares(evidence, console, grid):
-        console.print(squares)
+    console.print(*squares)
     console.print(Text(f"{legend(grid, speaks_unicode(console))}\n"))
     if evidence.kept:
         console.print(_patterns(evidence))
