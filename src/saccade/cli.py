@@ -156,8 +156,10 @@ def show(
     if out is not None:
         plots.check_path(out, overwrite)
     if is_run:
+        from saccade.bench.show_run import show_run
+
         reading = _given(examples=examples, split=split, length=length)
-        _show_run(Path(what[0]), what[1:], out, grid, as_json, reading)
+        show_run(Path(what[0]), what[1:], out=out, grid=grid, as_json=as_json, reading=reading)
         return
     if what == ["all"]:
         views = gallery(length, **of_mechanisms)
@@ -186,28 +188,6 @@ def _known(text: str) -> Mechanism:
         if "(" in text:
             raise
         raise ValueError(f"{error}; and there is no folder of a run at that path") from None
-
-
-def _show_run(
-    run: Path, patterns: Sequence[str], out: Path | None, grid: str | None, as_json: bool, reading: dict[str, Any]
-) -> None:
-    from saccade.bench.evidence import look_into
-    from saccade.bench.evidence_plots import evidence_figure
-    from saccade.bench.evidence_report import to_dict
-    from saccade.bench.evidence_terminal import draw_evidence
-    from saccade.bench.heat_map import read_grid
-
-    cells = None if grid is None else read_grid(grid)
-    with Console(stderr=True).status("") as status:
-        evidence = look_into(run, patterns, **reading, on_example=lambda done: status.update(f"examples read: {done}"))
-    if out is not None:
-        plots.save(evidence_figure(evidence, cells), out)
-    if as_json:
-        _print(json.dumps(to_dict(evidence)))
-    elif out is not None:
-        _print(f"wrote {out}")
-    else:
-        draw_evidence(evidence, Console(), cells)
 
 
 def _names() -> str:

@@ -182,19 +182,19 @@ def test_only_what_visits_less_than_the_model_is_proposed():
 
 
 def test_one_object_for_machines(run):
-    found = look_into(run, examples=3)
+    found = look_into(run, examples=4)
     read = json.loads(json.dumps(to_dict(found)))
     assert read["mechanisms"] == ["full", "full"]
     assert read["lengths"] == list(found.lengths)
     assert [each["kept"] for each in read["patterns"]] == [each.mean for each in found.kept]
     kept = read["patterns"][0]
-    assert torch.tensor(kept["kept by head"]).shape == (2, 3)
-    torch.testing.assert_close(torch.tensor(kept["kept by layer"]), torch.tensor(kept["kept by head"]).mean(1))
-    assert set(read["singular values"]["needed for"]) == {
-        "90 % of the sum", "99 % of the sum", "90 % of the squares", "99 % of the squares"
-    }  # fmt: skip
-    by_distance = read["mean weight by distance"]
-    assert len(by_distance["query - key"]) == len(by_distance["weights"][0][0]) == 2 * max(found.lengths) - 1
+    assert torch.tensor(kept["kept_by_head"]).shape == (2, 3)
+    torch.testing.assert_close(torch.tensor(kept["kept_by_layer"]), torch.tensor(kept["kept_by_head"]).mean(1))
+    values = read["singular_values"]
+    assert values["needed_for_90_percent_of_sum"] == found.spectra.needed(0.9).tolist()
+    assert values["needed_for_99_percent_of_squares"] == found.spectra.needed(0.99, "squares").tolist()
+    by_distance = read["by_distance"]
+    assert len(by_distance["query_minus_key"]) == len(by_distance["mean_weight"][0][0]) == 2 * max(found.lengths) - 1
     assert read["conclusion"] == conclusion(found)
 
 

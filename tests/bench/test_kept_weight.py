@@ -70,3 +70,11 @@ def test_a_query_that_sees_nothing_is_not_counted():
     found = kept_of("local(left=0)", weights)
     assert found.kept.item() == pytest.approx(0.75)
     assert found.best.item() == pytest.approx(0.75)
+
+
+def test_a_query_to_which_the_pattern_shows_nothing_keeps_nothing():
+    weights = torch.tensor([[0.5, 0.5], [0.25, 0.75]])[None, None]
+    found = kept_of("Local(0) & Global(1)", weights)
+    mask = pattern_of(found.mechanism).dense(2, 2)
+    assert mask.tolist() == [[True, False], [False, False]]
+    assert found.kept.item() == found.best.item() == pytest.approx(0.25)

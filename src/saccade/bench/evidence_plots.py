@@ -58,7 +58,7 @@ def _draw_patterns(axis: "Axes", evidence: RunEvidence) -> None:
         pairs, kept, best = zip(*points, strict=True)
         axis.plot(pairs, kept, marker="o", markersize=4, linewidth=1, label=name)
         axis.plot(pairs, best, marker="_", color="#8a94a0", linewidth=0)
-    axis.plot([], [], marker="_", color="#8a94a0", linewidth=0, label="the heaviest keys, as many")
+    axis.plot([], [], marker="_", color="#8a94a0", linewidth=0, label="as many of the heaviest keys")
     most = max([0.5, *(each.pairs for each in evidence.kept)])
     axis.set(xlim=(0, 1.03 * most), ylim=(0, 1.02), xlabel="share of the pairs", ylabel="share of the weight kept")
     _finish(axis, "What a pattern would keep")

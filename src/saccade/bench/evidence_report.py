@@ -66,7 +66,7 @@ def _on_pattern(kept: Kept) -> str:
     weakest, best = kept.kept.min().item(), kept.best.mean().item()
     sentence = (
         f"{label(kept.mechanism)} would keep {kept.mean:.0%} of the weight at {percent(kept.pairs)} of the pairs "
-        f"({weakest:.0%} in its weakest head; the heaviest keys, as many: {best:.0%})."
+        f"({weakest:.0%} in its weakest head; as many of the heaviest keys: {best:.0%})."
     )
     if kept.mean - kept.pairs > GAIN:
         few = f"No pattern that was weighed keeps {ENOUGH:.0%} of the weight; the best for its pairs, "
@@ -93,36 +93,36 @@ def percent(share: float) -> str:
 def to_dict(evidence: RunEvidence) -> dict[str, Any]:
     """All but the mean weights themselves, which have n x n numbers a head; shares from 0 to 1, heads by layer."""
     spectra, means = evidence.spectra, evidence.means
-    held = {
-        f"{share:.0%} of the {kind}".replace("%", " %"): _numbers(spectra.needed(share, kind))
+    needed = {
+        f"needed_for_{100 * share:.0f}_percent_of_{kind}": _numbers(spectra.needed(share, kind))
         for kind in ("sum", "squares")
         for share in SHARES
     }
+    in_first_quarter = _numbers(spectra.curve[..., GRID // LOW])
+    distances = list(range(1 - means.longest, means.longest))
     return {
         "run": str(evidence.run),
         "mechanisms": [str(each) for each in evidence.mechanisms],
         "split": evidence.split,
         "lengths": list(evidence.lengths),
         "patterns": [_kept_dict(each) for each in evidence.kept],
-        "singular values": {
+        "singular_values": {
             "n": spectra.length,
-            "needed for": held,
-            "numerical rank": _numbers(spectra.rank),
-            "share of the sum in the first quarter": _numbers(spectra.curve[..., GRID // LOW]),
+            **needed,
+            "numerical_rank": _numbers(spectra.rank),
+            "sum_in_first_quarter": in_first_quarter,
         },
-        "half of the weight within": _numbers(means.half_within),
-        "mean weight by distance": {
-            "query - key": list(range(1 - means.longest, means.longest)),
-            "weights": _numbers(means.mean_by_distance),
-        },
+        "half_of_weight_within": _numbers(means.half_within),
+        "by_distance": {"query_minus_key": distances, "mean_weight": _numbers(means.mean_by_distance)},
         "conclusion": conclusion(evidence),
     }
 
 
 def _kept_dict(kept: Kept) -> dict[str, Any]:
-    heads = {"kept by head": _numbers(kept.kept), "best by head": _numbers(kept.best)}
-    shares = {"pairs": kept.pairs, "kept": kept.mean, "best": kept.best.mean().item()}
-    return {"pattern": label(kept.mechanism), **shares, "kept by layer": _numbers(kept.kept.mean(1)), **heads}
+    shares = {"pairs": kept.pairs, "kept": kept.mean, "heaviest": kept.best.mean().item()}
+    by_layer = {"kept_by_layer": _numbers(kept.kept.mean(1))}
+    by_head = {"kept_by_head": _numbers(kept.kept), "heaviest_by_head": _numbers(kept.best)}
+    return {"pattern": label(kept.mechanism), **shares, **by_layer, **by_head}
 
 
 def _numbers(values: Tensor) -> list[Any]:
