@@ -144,6 +144,13 @@ def test_low_rank_is_found_and_no_pattern_fits_it():
     assert "in 2 of 2 heads" in conclusion(found)
 
 
+def test_the_advice_names_what_the_evidence_speaks_for():
+    spread = of_a_run(torch.full((1, 2, 96, 96), 1 / 96))
+    assert advice(spread).endswith("--mechanisms linear")
+    both = of_a_run(torch.cat([banded(96, 24), of_rank(3, 96), of_rank(3, 96)], dim=1), mechanisms=["local(left=24)"])
+    assert advice(both).endswith("--mechanisms 'local(left=24), linear'")
+
+
 def test_heads_may_differ():
     mixed = torch.cat([of_rank(3, 64), banded(64, 2)], dim=1)
     assert "low rank in part" in conclusion(of_a_run(mixed))
@@ -177,7 +184,7 @@ def test_only_what_visits_less_than_the_model_is_proposed():
     assert promising(found) is None or promising(found).pairs < found.visited
     alone = of_a_run(banded(64, 2), own="local(left=2)", mechanisms=["local(left=2)", "local(left=8)"])
     assert conclusion(alone).startswith("No pattern that was weighed visits fewer pairs than the model does.")
-    assert advice(alone).endswith("--mechanisms ...")
+    assert advice(alone).endswith("saccade compare --recipe 'runs/a b/recipe.toml'")
     assert of_a_run(banded(64, 2), own="linear").visited == 1
 
 

@@ -69,6 +69,9 @@ def _draw_distances(axis: "Axes", evidence: RunEvidence) -> None:
     axis.axhline(1 / evidence.spectra.length, **GUIDE)
     _draw_lines(axis, range(1 - means.longest, means.longest), means.mean_by_distance)
     axis.set_yscale("log")
+    # Far below what all keys alike would get, the differences say nothing.
+    lowest = max(axis.get_ylim()[0], 1e-3 / evidence.spectra.length)
+    axis.set_ylim(lowest, 1.5 * means.mean_by_distance.max().item())
     axis.set(xlabel="distance, query - key", ylabel="mean weight (dashed: all keys alike)")
     _finish(axis, "Mean weight by distance")
 

@@ -19,6 +19,9 @@ GAIN = 0.1
 LOW = 4
 """Heads count as low rank where n / 4 singular values hold 90 % of the sum: Linformer's figure 1 has 128 of 512."""
 
+LOW_RANK = "linear"
+"""The mechanism to try where weights are low rank: its own are, by design."""
+
 
 def facts(evidence: RunEvidence) -> str:
     """Which model read what."""
@@ -43,10 +46,12 @@ def conclusion(evidence: RunEvidence) -> str:
 
 
 def advice(evidence: RunEvidence) -> str:
-    """How to find out what the weights cannot tell."""
-    found = promising(evidence)
-    name = f"'{label(found.mechanism)}'" if found else "..."
-    command = f"saccade compare --recipe {shlex.quote(str(evidence.run / RECIPE))} --mechanisms {name}"
+    """How to find out what the weights cannot tell: the comparison to run, with what the evidence speaks for."""
+    found, heads = promising(evidence), evidence.spectra.rank.numel()
+    chosen = [label(found.mechanism)] if found and found.mean - found.pairs > GAIN else []
+    chosen += [LOW_RANK] if 2 * _low_rank_heads(evidence.spectra) > heads else []
+    options = f" --mechanisms {shlex.quote(', '.join(chosen))}" if chosen else ""
+    command = f"saccade compare --recipe {shlex.quote(str(evidence.run / RECIPE))}{options}"
     return f"Weight kept is not accuracy kept: a model trained with less looks elsewhere. To know:\n  {command}"
 
 
@@ -75,14 +80,17 @@ def _on_pattern(kept: Kept) -> str:
 
 
 def _on_rank(spectra: Spectra) -> str:
-    needed = spectra.needed(ENOUGH)
-    low = int((needed <= spectra.length / LOW).sum())
+    needed, low = spectra.needed(ENOUGH), _low_rank_heads(spectra)
     rank, n = needed.mean().item(), spectra.length
     how = "low rank" if low == needed.numel() else "not low rank" if low == 0 else "low rank in part"
     return (
         f"The weights are {how}: {rank:.0f} of {n:.0f} singular values hold {ENOUGH:.0%} of their sum on average; "
         f"a quarter of them or fewer do in {low} of {needed.numel()} heads."
     )
+
+
+def _low_rank_heads(spectra: Spectra) -> int:
+    return int((spectra.needed(ENOUGH) <= spectra.length / LOW).sum())
 
 
 def percent(share: float) -> str:
