@@ -93,6 +93,19 @@ def test_a_run_holds_all_that_is_needed_to_score_it_again(listops_run):
     assert metrics["steps_per_second"] > 0
 
 
+def test_the_model_and_the_examples_of_a_run_are_loaded(listops_run):
+    folder, metrics = listops_run
+    model, split = classification.load(folder, "validation")
+    assert len(split) == 11
+    model, split = classification.load(folder)
+    found = score(model, split, pad_id=0)
+    assert found.accuracy == metrics["accuracy"]
+    with pytest.raises(ValueError, match="split must be one of test, train, validation, got 'tset'"):
+        classification.load(folder, "tset")
+    with pytest.raises(FileNotFoundError, match="run must be a folder that saccade train has written"):
+        classification.load(folder.parent)
+
+
 def test_scores_are_those_of_one_example_at_a_time():
     prepared = prepare(RECIPE)
     data, model = prepared.data, prepared.model.train()

@@ -16,6 +16,7 @@ from saccade.errors import must_be
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".svg")
@@ -81,13 +82,17 @@ def views_figure(views: Sequence[View]) -> "Figure":
     return figure
 
 
-def _draw_view(axis: "Axes", view: View, head: int, most_cells: int) -> None:
+def ink_colors() -> "Colormap":
+    """From paper to ink."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    colors = LinearSegmentedColormap.from_list("ink", [tuple(c / 255 for c in color) for color in (PAPER, INK)])
+    return LinearSegmentedColormap.from_list("ink", [tuple(c / 255 for c in color) for color in (PAPER, INK)])
+
+
+def _draw_view(axis: "Axes", view: View, head: int, most_cells: int) -> None:
     side, n = cells(view.length, most_cells), view.length
     levels = ink(view.weights[head], side, side)
-    axis.imshow(levels.numpy(), cmap=colors, vmin=0, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
+    axis.imshow(levels.numpy(), cmap=ink_colors(), vmin=0, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
     title = f"{view.title}, head {head}" if len(view.weights) > 1 else view.title
     lines = "\n".join(wrap(title, 34 if most_cells == 256 else 26))
     axis.set_title(lines, fontsize=10, fontweight="bold", loc="left", pad=16)

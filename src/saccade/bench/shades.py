@@ -19,9 +19,19 @@ def ink(weights: Float[Tensor, "n n"], rows: int, columns: int) -> Float[Tensor,
     per_row = weights.amax(-1, keepdim=True)
     is_mask = torch.allclose(weights, seen * per_row)
     level = seen.to(weights) if is_mask else weights / weights.amax().clamp(min=torch.finfo(weights.dtype).tiny)
-    if (rows, columns) != level.shape:
-        level = adaptive_avg_pool2d(level[None], (rows, columns))[0]
+    level = pooled(level, rows, columns)
     return level.sqrt() if is_mask else level
+
+
+def heat(weights: Float[Tensor, "height width"], rows: int, columns: int) -> Float[Tensor, "r c"]:
+    """Any weights, square or not, in `rows` by `columns` cells: the mean of each cell next to the largest one's."""
+    level = pooled(weights, rows, columns)
+    return level / level.amax().clamp(min=torch.finfo(level.dtype).tiny)
+
+
+def pooled(level: Float[Tensor, "height width"], rows: int, columns: int) -> Float[Tensor, "r c"]:
+    """The means of so many cells."""
+    return level if level.shape == (rows, columns) else adaptive_avg_pool2d(level[None], (rows, columns))[0]
 
 
 def cells(length: int, most: int) -> int:

@@ -1,8 +1,4 @@
-"""Who looks at whom: the weights of a mechanism as a square of queries by keys.
-
-Attention is linear in its values, so a layer that is given the identity as values returns its own weights. Nothing
-is asked of the mechanism but to run: what is drawn is what it does. Cost: O(n^2) memory.
-"""
+"""Who looks at whom: the weights of a mechanism as a square of queries by keys. Cost: O(n^2) memory."""
 
 from dataclasses import dataclass
 
@@ -11,6 +7,7 @@ import torch
 from saccade.attention import MECHANISMS, Mechanism, to_mechanism
 from saccade.attention.mechanisms.sparse import SparseAttention
 from saccade.attention.patterns import Pattern
+from saccade.attention.weights import implied_weights
 from saccade.bench.cost import cost
 from saccade.errors import must_be
 from saccade.shapes import Float, Tensor
@@ -103,7 +100,8 @@ def look(
     q, k = (torch.zeros(shape) if spec.claims.exact else torch.randn(shape, generator=draws) for _ in range(2))
     layer = spec.build(heads, HEAD_DIM, value_dim=length).eval()
     with torch.no_grad():
-        weights = layer(q, k, torch.eye(length).expand(1, heads, -1, -1), causal=causal)[0]
+        v = torch.zeros(1, heads, length, length)
+        weights = implied_weights(layer, {"q": q, "k": k, "v": v}, causal=causal)[0]
     return View(spec, causal, weights, _operations(spec, length, causal), None if spec.claims.exact else seed)
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from saccade.bench.shades import cells, ink, mix
+from saccade.bench.shades import cells, ink, mix, pooled
 from saccade.bench.show import View
 from saccade.shapes import Float, Tensor
 
@@ -20,7 +20,7 @@ HALVES = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
 
 def draw(view: View, console: Console) -> None:
     """Print the picture with its title, head by head, as wide as the terminal allows."""
-    unicode = console.encoding.lower().startswith("utf")
+    unicode = speaks_unicode(console)
     facts, arrow, down = (view.facts, "→", "↓") if unicode else (_ascii(view.facts), "->", "v")
     console.print(Text(view.title, style="bold"), Text(facts), sep="\n")
     for head, weights in enumerate(view.weights):
@@ -28,6 +28,15 @@ def draw(view: View, console: Console) -> None:
         console.print(Text(f"{which}keys {arrow} queries {down}", style="italic"))
         console.print(_picture(weights, console, unicode), no_wrap=True, overflow="ignore", crop=True)
     console.print(Text(view.note))
+
+
+def shades(levels: Float[Tensor, "r c"], console: Console) -> Text:
+    """A small picture of levels between 0 and 1: painted, or else one character for two rows."""
+    unicode = speaks_unicode(console)
+    if unicode and _paints(console):
+        return _painted(levels)
+    ramp, bar = (UNICODE_RAMP, "│") if unicode else (ASCII_RAMP, "|")
+    return _framed(_shaded(pooled(levels, -(-len(levels) // 2), levels.shape[1]), ramp), bar)
 
 
 def _picture(weights: Float[Tensor, "n n"], console: Console, unicode: bool) -> Text:
@@ -39,6 +48,11 @@ def _picture(weights: Float[Tensor, "n n"], console: Console, unicode: bool) -> 
         return _framed(_halved(levels), "│")
     ramp, bar = (UNICODE_RAMP, "│") if unicode else (ASCII_RAMP, "|")
     return _framed(_shaded(ink(weights, -(-side // 2), side), ramp), bar)
+
+
+def speaks_unicode(console: Console) -> bool:
+    """Whether the terminal shows more than ASCII for sure."""
+    return console.encoding.lower().startswith("utf")
 
 
 def _paints(console: Console) -> bool:

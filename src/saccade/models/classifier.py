@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from saccade.attention import to_mechanism
+from saccade.attention.record import Record
 from saccade.errors import must_be, unknown
 from saccade.nn import POSITIONS, Encoder
 from saccade.shapes import Bool, Float, Int, Tensor
@@ -94,12 +95,18 @@ class SequenceClassifier(nn.Module):
         )
         self.output = nn.Linear(settings.width, classes)
 
-    def forward(self, tokens: Int[Tensor, "b n"], key_mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b v"]:
+    def forward(
+        self,
+        tokens: Int[Tensor, "b n"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+        record: Record | None = None,
+    ) -> Float[Tensor, "b v"]:
         """The logits of each class.
 
         Args:
             tokens: token ids, padded to one length.
             key_mask: True for real tokens; all are, if not given. What stands elsewhere never matters.
+            record: collects what it asks for from each layer of the encoder, such as their `weights`.
 
         Raises:
             ValueError: no tokens, or a sequence longer than a learned position table.
@@ -109,7 +116,7 @@ class SequenceClassifier(nn.Module):
         if key_mask is None:
             key_mask = torch.ones_like(tokens, dtype=torch.bool)
         x = self.dropout(self.position.on_input(self.embedding(tokens)))
-        return self.output(pool(self.encoder(x, key_mask), key_mask, self.settings.pooling))
+        return self.output(pool(self.encoder(x, key_mask, record=record), key_mask, self.settings.pooling))
 
     def save(self, folder: Path) -> None:
         """Write the weights and the settings into `folder`, from which `load` reads them.

@@ -9,6 +9,8 @@ from torch import nn
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
 from saccade.attention.patterns import Pattern
+from saccade.attention.record import Record
+from saccade.attention.weights import implied_weights
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
 
@@ -72,6 +74,7 @@ class MultiHeadAttention(nn.Module):
         key_mask: Bool[Tensor, "b k"] | None = None,
         causal: bool = False,
         q_start: int = 0,
+        record: Record | None = None,
     ) -> Float[Tensor, "b q c"]:
         """What each position of `x` takes from the context, or from `x` itself where there is none.
 
@@ -82,6 +85,7 @@ class MultiHeadAttention(nn.Module):
                 `x` from the queries, so that NaN behind the mask reaches no gradient.
             causal: whether a query sees only keys up to its own position.
             q_start: the key position of the first query.
+            record: takes the `weights`, if it asks for them: `[b h q k]` of any mechanism, which cost extra calls.
 
         Raises:
             ValueError: another width, or something the mechanism does not claim.
@@ -97,6 +101,9 @@ class MultiHeadAttention(nn.Module):
             for name, project in self.projections.items()
         }
         out = self.layer(**parts, key_mask=key_mask, causal=causal, q_start=q_start)
+        if record is not None and "weights" in record:
+            options = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
+            record.add("weights", implied_weights(self.layer, parts, **options))
         return self.output(rearrange(out, "b h q e -> b q (h e)"))
 
     def _refuse(self, x: Tensor, context: Tensor | None, causal: bool) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from saccade.attention import Mechanism
 from saccade.attention.inputs import validate_key_mask
 from saccade.attention.patterns import Pattern
+from saccade.attention.record import Record
 from saccade.errors import must_be, unknown
 from saccade.nn.multihead import MultiHeadAttention
 from saccade.shapes import Bool, Float, Tensor
@@ -46,14 +47,21 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None, causal: bool = False
+        self,
+        x: Float[Tensor, "b n c"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+        causal: bool = False,
+        record: Record | None = None,
     ) -> Float[Tensor, "b n c"]:
         """The input with what it attends to, and then what the feed-forward network makes of it."""
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), key_mask=key_mask, causal=causal))
+            x = x + self._attended(self.attention_norm(x), key_mask, causal, record)
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, key_mask=key_mask, causal=causal)))
+        x = self.attention_norm(x + self._attended(x, key_mask, causal, record))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+    def _attended(self, x: Tensor, key_mask: Tensor | None, causal: bool, record: Record | None) -> Tensor:
+        return self.dropout(self.attention(x, key_mask=key_mask, causal=causal, record=record))
 
 
 class Encoder(nn.Module):
@@ -104,7 +112,11 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None, causal: bool = False
+        self,
+        x: Float[Tensor, "b n c"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+        causal: bool = False,
+        record: Record | None = None,
     ) -> Float[Tensor, "b n c"]:
         """The sequence, each position knowing what it could see of the others.
 
@@ -113,6 +125,7 @@ class Encoder(nn.Module):
             key_mask: True for real tokens. What stands at the others matters to no output at a real token and
                 to no gradient.
             causal: whether a position sees only itself and earlier ones.
+            record: collects what it asks for from each layer, such as their `weights`.
 
         Raises:
             ValueError: another width, or `causal` with a mechanism that does not claim it.
@@ -123,7 +136,7 @@ class Encoder(nn.Module):
             validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
             x = x.masked_fill(~key_mask[..., None], 0)
         for layer in self.layers:
-            x = layer(x, key_mask, causal)
+            x = layer(x, key_mask, causal, record)
         return self.norm(x)
 
 

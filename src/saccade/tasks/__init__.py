@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from saccade import config
+from saccade.data import Split
 from saccade.errors import unknown
 from saccade.tasks import classification
 from saccade.tasks.classification import Recipe
@@ -25,16 +28,20 @@ class Task:
         train: train into a new folder.
         resume: continue the run in a folder.
         evaluate: score the model of a run.
+        load: the model of a run and the examples of a split. The model takes `record=`.
     """
 
     recipe: type[Recipe]
     train: Callable[..., dict[str, object]]
     resume: Callable[..., dict[str, object]]
     evaluate: Callable[..., dict[str, object]]
+    load: Callable[[Path, str], tuple[nn.Module, Split]]
 
 
 TASKS: dict[str, Task] = {
-    "classification": Task(Recipe, classification.train, classification.resume, classification.evaluate),
+    "classification": Task(
+        Recipe, classification.train, classification.resume, classification.evaluate, classification.load
+    ),
 }
 
 

@@ -213,10 +213,7 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str = "test"
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     record = run_folder.read_record(folder)
-    if not (folder / "model.safetensors").is_file():
-        advice = f"if training was stopped, continue it with: saccade train --resume {folder}"
-        raise FileNotFoundError(f"no trained model in {folder} yet; {advice}")
-    model = SequenceClassifier.load(folder)
+    model = _trained_model(folder)
     settings = recipe.data if data is None else data
     if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
         examples, split = _read_file(settings, record), "all"
@@ -225,6 +222,25 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str = "test"
     model.to(process_state().device)
     found = score(model, examples, record.vocabulary.pad_id, recipe.training.batch_size)
     return _metrics(found, examples, record, settings.source, split)
+
+
+def load(folder: Path, split: str = "test") -> tuple[SequenceClassifier, Split]:
+    """The model of a run, in evaluation mode, and a split of the run's own data.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or no trained model yet.
+        ValueError: an unknown split, or data that is no longer what the model reads.
+    """
+    recipe = config.load(run_folder.recipe_path(folder), Recipe)
+    record = run_folder.read_record(folder)
+    return _trained_model(folder), _read_split(recipe.data, split, record)
+
+
+def _trained_model(folder: Path) -> SequenceClassifier:
+    if not (folder / "model.safetensors").is_file():
+        advice = f"if training was stopped, continue it with: saccade train --resume {folder}"
+        raise FileNotFoundError(f"no trained model in {folder} yet; {advice}")
+    return SequenceClassifier.load(folder)
 
 
 def _finish(prepared: Prepared, out: Path, trained: Trained) -> dict[str, object]:

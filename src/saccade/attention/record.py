@@ -1,0 +1,53 @@
+"""What a caller wants to know of a forward pass besides its output, handed down through the model as `record=`."""
+
+from saccade.errors import must_be, unknown
+from saccade.shapes import Tensor
+
+RECORDABLE = ("weights",)
+"""What can be asked for: `weights`, one `[b h q k]` for each attention layer."""
+
+
+class Record:
+    """Collects values by name during a forward pass, one a layer, in the order in which the layers are called.
+
+    ```python
+    record = Record("weights")
+    encoder(x, key_mask, record=record)
+    record["weights"][1]  # the weights of layer 1
+    ```
+
+    A record is for one forward pass: in a second one its lists grow on.
+
+    Args:
+        names: what to collect, of `RECORDABLE`; nothing else is computed.
+
+    Raises:
+        ValueError: nothing is asked for, or something unknown.
+    """
+
+    def __init__(self, *names: str) -> None:
+        if not names:
+            raise ValueError(must_be("names", f"one or more of {', '.join(RECORDABLE)}", names))
+        for name in names:
+            if name not in RECORDABLE:
+                raise ValueError(unknown("name", name, RECORDABLE))
+        self._values: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether `name` is asked for, so that whoever has it may spare the work."""
+        return name in self._values
+
+    def __getitem__(self, name: str) -> list[Tensor]:
+        """What was collected under `name`.
+
+        Raises:
+            ValueError: it was not asked for.
+        """
+        if name not in self._values:
+            raise ValueError(unknown("name", name, self._values))
+        return self._values[name]
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Keep what a layer has to tell under `name`, if that is asked for."""
+        if name in self._values:
+            self._values[name].append(value)
