@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from saccade.attention.backends import _operators as operators
 from saccade.attention.backends.blockwise import blockwise
 from saccade.attention.backends.dense import Mask, dense, mask_of
 from saccade.attention.backends.pairs import pairs
@@ -68,7 +69,7 @@ def attend(
         ValueError, TypeError: inputs that do not belong together; the message names the one at fault.
     """
     plain = key_mask is None and bias is None and scale is None and backend == "auto" and dropout == 0
-    if plain and type(q_start) is int:
+    if plain and type(q_start) is int and not torch.compiler.is_compiling():
         try:
             short = _short_calls.get((pattern, q_start, q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.device))
         except (AttributeError, TypeError):  # no tensors, or no pattern: the checks say so
@@ -79,17 +80,57 @@ def attend(
     _validate_options(q, k, pattern, scale, bias, dropout, backend)
     if 0 in (*q.shape, *k.shape, *v.shape):
         return _nothing(q, k, v)
+    scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
+    if torch.compiler.is_compiling():
+        return _traced(q, k, v, pattern, key_mask, q_start, scale, bias, dropout, backend)
     lengths = live_lengths(key_mask) if pattern.needs_length else None
     bound = pattern.bind(q.shape[2], k.shape[2], q_start, lengths=lengths, heads=q.shape[1])
     if backend == "auto":
-        backend = _choose(bound, bias, q.shape[0] * q.shape[1])
+        backend = _choose(bound, bias is not None, q.shape[0] * q.shape[1])
         log.debug("attend: backend %s for %s, %d x %d", backend, pattern, q.shape[2], k.shape[2])
         if plain and backend == "dense" and q.shape[2] * k.shape[2] <= SHORT_PAIRS:
             _remember(q, k, v, pattern, q_start, mask_of(bound, q.dtype, q.device))
     k, v = hide(k, v, key_mask)
-    scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     with torch.autocast(q.device.type, enabled=False):
         return BACKENDS[backend](q, k, v, bound, key_mask=key_mask, scale=scale, bias=bias, dropout=dropout)
+
+
+def _traced(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    key_mask: Tensor | None,
+    q_start: int,
+    scale: float,
+    bias: Tensor | None,
+    dropout: float,
+    backend: str,
+) -> Tensor:
+    """The same for `torch.compile`: the backend is chosen while tracing, its work is one operator."""
+    if backend == "reference":
+        raise ValueError(must_be("backend", "another than 'reference' under torch.compile", backend))
+    text, lengths = operators.text_of(pattern), (*q.shape[:3], k.shape[2])
+    if backend == "auto":
+        backend = _chosen(text, *lengths, q_start, bias is not None)
+    k, v = hide(k, v, key_mask)
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "dense":
+            mask = operators.allowed(q, key_mask, text, k.shape[2], q_start)
+            mask = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
+            grouped = k.shape[1] != q.shape[1]
+            return scaled_dot_product_attention(q, k, v, mask, float(dropout), scale=scale, enable_gqa=grouped)
+        if bias is not None:
+            raise ValueError(must_be("bias", f"None for backend {backend!r}", "a tensor"))
+        seed = torch.randint(2**62, ()) if dropout else None
+        return operators.visit(q, k, v, key_mask, seed, text, backend, q_start, float(scale), float(dropout))[0]
+
+
+@torch._dynamo.assume_constant_result
+def _chosen(text: str, b: int, h: int, n_q: int, n_k: int, q_start: int, biased: bool) -> str:
+    """The backend for a pattern that is given as text."""
+    bound = operators.pattern_of(text).bind(n_q, n_k, q_start, heads=h)
+    return _choose(bound, biased, b * h)
 
 
 class _Short(NamedTuple):
@@ -128,6 +169,8 @@ def _validate_options(
 ) -> None:
     if not isinstance(pattern, Pattern):
         raise TypeError(must_be("pattern", "a pattern such as Local(128) | Global(2)", pattern))
+    if pattern.examples not in (None, q.shape[0]):
+        raise ValueError(must_be("batch size", f"{pattern.examples}, as in {pattern!r}", q.shape[0]))
     if scale is not None and not (isinstance(scale, int | float) and math.isfinite(scale)):
         raise ValueError(must_be("scale", "a finite number or None", scale))
     if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
@@ -148,11 +191,11 @@ def _validate_bias(bias: object, q: Tensor, wanted: tuple[int, ...]) -> None:
         raise ValueError(must_be("bias", constraint, got))
 
 
-def _choose(bound: Bound, bias: Tensor | None, heads: int) -> str:
+def _choose(bound: Bound, biased: bool, heads: int) -> str:
     """The backend with the shortest estimated time. `heads` counts those of all examples."""
     scope = bound.scope
     every = heads * scope.n_q * scope.n_k
-    if bias is not None or bound.pattern in (Full(), Causal()) or every <= CALL_COST:
+    if biased or bound.pattern in (Full(), Causal()) or every <= CALL_COST:
         return "dense"
     copies = heads / (scope.examples * scope.heads)
     costs = {"dense": float(every)}

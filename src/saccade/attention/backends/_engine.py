@@ -46,27 +46,55 @@ class _Visit(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, layout: Layout, softmax: Softmax
     ) -> Tensor:
-        call = _Call.of(q, k, v, key_mask, softmax)
-        single = len(layout.parts) == 1
-        out, lse = call.forward(layout.parts[0], 0, q.dtype if single else call.work.dtype)
-        for number, part in enumerate(layout.parts[1:], start=1):
-            out, lse = _merged((out, lse), call.forward(part, number, call.work.dtype))
-        ctx.save_for_backward(q, k, v, key_mask, lse, None if single else out)
+        out, lse = forward(q, k, v, key_mask, layout, softmax)
+        ctx.save_for_backward(q, k, v, key_mask, out if len(layout.parts) > 1 else None, lse)
         ctx.plan = layout, softmax
-        return out.to(q.dtype)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, key_mask, lse, out = ctx.saved_tensors
-        layout, softmax = ctx.plan
-        call = _Call.of(q, k, v, key_mask, softmax)
-        inner = None if out is None else (grad * out).sum(-1, keepdim=True)
-        total = call.backward(layout.parts[0], 0, grad, lse, inner)
-        for number, part in enumerate(layout.parts[1:], start=1):
-            for mine, more in zip(total, call.backward(part, number, grad, lse, inner), strict=True):
-                mine.add_(more)
-        return *(each.to(q.dtype) for each in total), None, None, None
+        return *backward(grad, *ctx.saved_tensors, *ctx.plan), None, None, None
+
+
+def forward(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    key_mask: Bool[Tensor, "b k"] | None,
+    layout: Layout,
+    softmax: Softmax,
+) -> Parted:
+    """The output, in the dtype of the queries, and its log-sum-exp."""
+    call = _Call.of(q, k, v, key_mask, softmax)
+    single = len(layout.parts) == 1
+    out, lse = call.forward(layout.parts[0], 0, q.dtype if single else call.work.dtype)
+    for number, part in enumerate(layout.parts[1:], start=1):
+        out, lse = _merged((out, lse), call.forward(part, number, call.work.dtype))
+    return out.to(q.dtype), lse
+
+
+def backward(
+    grad: Float[Tensor, "b h q e"],
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    key_mask: Bool[Tensor, "b k"] | None,
+    out: Float[Tensor, "b h q e"] | None,
+    lse: Float[Tensor, "b h q 1"],
+    layout: Layout,
+    softmax: Softmax,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries, keys and values. The output is needed only where there are several parts."""
+    call = _Call.of(q, k, v, key_mask, softmax)
+    several = out is not None and len(layout.parts) > 1
+    inner = (grad * out).sum(-1, keepdim=True, dtype=call.work.dtype) if several else None
+    total = call.backward(layout.parts[0], 0, grad, lse, inner)
+    for number, part in enumerate(layout.parts[1:], start=1):
+        for mine, more in zip(total, call.backward(part, number, grad, lse, inner), strict=True):
+            mine.add_(more)
+    grad_q, grad_k, grad_v = (each.to(q.dtype) for each in total)
+    return grad_q, grad_k, grad_v
 
 
 @dataclass(frozen=True)
