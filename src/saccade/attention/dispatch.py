@@ -113,6 +113,20 @@ def _validate_bias(bias: object, q: Tensor, wanted: tuple[int, ...]) -> None:
         raise ValueError(must_be("bias", constraint, got))
 
 
+def computed(bound: Bound) -> tuple[int, int]:
+    """What `attend` carries out by itself: pairs, allowed or not, and how many of them it keeps as a mask of floats.
+
+    Both are over all examples and heads that are told apart.
+    """
+    found, scope = layout(bound), bound.scope
+    if _choose(bound, None) == "blockwise":
+        return found.visited, 0
+    pairs = found.examples * found.heads * scope.n_q * scope.n_k
+    if bound.pattern == Causal() and scope.n_q == scope.n_k:
+        return found.pairs, 0  # the kernel skips what lies above the diagonal
+    return pairs, 0 if bound.pattern == Full() else pairs
+
+
 def _choose(bound: Bound, bias: Tensor | None) -> str:
     """Dense where it is as fast or the only one that can; else visit only the tiles of the pattern."""
     scope = bound.scope

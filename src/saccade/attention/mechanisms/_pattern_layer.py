@@ -1,8 +1,8 @@
 """The layer and the cost shared by all mechanisms that are softmax attention under a pattern."""
 
-from saccade.attention.dispatch import attend
+from saccade.attention.dispatch import attend, computed
 from saccade.attention.layout import layout
-from saccade.attention.mechanism import AttentionLayer, Cost, check_sizes, tensor_bytes
+from saccade.attention.mechanism import AttentionLayer, Cost, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.patterns import Pattern
 from saccade.claims import Claims
 from saccade.shapes import Bool, Float, Tensor
@@ -52,7 +52,15 @@ def pattern_cost(
 ) -> Cost:
     """Two products for each allowed pair: scores, and weighted values. Pairs are counted without an n * n array."""
     kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
-    found = layout(pattern.bind(n_q, n_k, heads=heads))
-    pairs = found.pairs * (heads // found.heads)
-    moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
-    return Cost(flops=2 * pairs * (head_dim + value_dim), pairs=pairs, bytes=moved)
+    bound = pattern.bind(n_q, n_k, heads=heads)
+    found = layout(bound)
+    alike, per_pair = heads // found.heads, 2 * (head_dim + value_dim)
+    visited, mask = computed(bound)
+    sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
+    return Cost(
+        flops=per_pair * found.pairs * alike,
+        pairs=found.pairs * alike,
+        bytes=tensor_bytes(*sizes),
+        wasted=per_pair * (visited - found.pairs) * alike,
+        kept=kept_bytes(*sizes) + 4 * mask,
+    )

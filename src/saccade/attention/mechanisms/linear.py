@@ -131,14 +131,20 @@ class LinearAttention(Mechanism):
         value_dim: int | None = None,
         causal: bool = False,
     ) -> Cost:
-        """Keys times values, queries times their sum; causally also the pairs within chunks."""
+        """Keys times values, queries times their sum; causally also the pairs within chunks.
+
+        Kept are what the features, the products and the division of `features` and `_divide` save.
+        """
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
         moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
+        inputs = 4 * (2 * n_q * heads + 2 * n_k * kv_heads) * head_dim + 4 * n_k * heads * (head_dim + value_dim)
         if not causal:
-            flops = 2 * heads * (n_q + n_k) * head_dim * (value_dim + 1)
-            return Cost(flops, 0, moved)
+            flops = 2 * heads * (n_k * head_dim * value_dim + n_q * head_dim * (value_dim + 1))
+            products = n_q * (head_dim + value_dim) + head_dim * (value_dim + 1)
+            return Cost(flops, 0, moved, kept=inputs + heads * (4 * products + 5 * n_q))
         chunks = -(-n_q // CHUNK)
         pairs = heads * chunks * CHUNK**2
         products = pairs * (head_dim + value_dim) + heads * chunks * CHUNK * head_dim * (2 * value_dim + 1)
         states = 4 * heads * chunks * head_dim * (value_dim + 1)
-        return Cost(2 * products, pairs, moved + states)
+        padded = heads * chunks * CHUNK * (4 * (2 * head_dim + 2 * value_dim + CHUNK) + 5)
+        return Cost(2 * products, pairs, moved + states, kept=inputs + padded + states)
