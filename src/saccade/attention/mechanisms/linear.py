@@ -93,6 +93,8 @@ class LinearLayer(AttentionLayer):
             if key_mask is not None:
                 phi_k = phi_k * key_mask[:, None, :, None]
             phi_k, v = (repeat(x, "b g k f -> b (g group) k f", group=group) for x in (phi_k, v))
+            # Heads that lie between those of others would be copied, and kept, once for each product.
+            phi_q, phi_k, v = (x.contiguous() for x in (phi_q, phi_k, v))
             if causal:
                 return causal_linear_attention(phi_q, phi_k, v, q_start).to(q.dtype)
             return linear_attention(phi_q, phi_k, v).to(q.dtype)
