@@ -230,6 +230,11 @@ def test_compare_fails_if_all_do(capsys, tmp_path, rows):
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--batch-size", "-1"], "batch_size must be at least 1, got -1"),
         (["--set", "model.widht=8"], "did you mean 'model.width'"),
+        (["--set", "model.heads=0"], "--set model.heads=0: model.heads must be at least 1, got 0"),
+        (
+            ["--set", "model.width=10", "--set", "model.heads=4"],
+            "model.width must be a multiple of the 4 heads, got 10",
+        ),
         (["--set", "width"], "--set must be of the form a.b=value"),
         (["--recipe", "no.toml"], "must be an existing TOML file"),
     ],
@@ -261,6 +266,11 @@ def test_train_then_evaluate(capsys, tmp_path, recipe, rows):
     assert run(["evaluate", str(out), "--data", str(rows), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["split"] in ("test", "all")
     assert "split must be one of" in refused(capsys, "evaluate", out, "--split", "tset")
+    assert "--set must be a change of the data" in refused(capsys, "evaluate", out, "--set", "model.width=8")
+    other = rows.rename(rows.with_name("other.csv"))
+    rows.write_text(other.read_text(encoding="utf-8"), encoding="utf-8")
+    assert "split must be left out" in refused(capsys, "evaluate", out, "--data", other, "--split", "test")
+    assert "vocabulary that the model reads" in refused(capsys, "evaluate", out, "--data", "listops")
     assert "already exists" in refused(capsys, "train", recipe, "--out", out)
     assert run(["train", "--resume", str(out)]) == 0
 

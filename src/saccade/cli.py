@@ -238,17 +238,20 @@ def train(
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run that `saccade train` has finished.")],
     data: Annotated[str | None, typer.Option(help="Other data than the run's own, such as a file.")] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    overrides: Overrides = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test, if not given; another file is scored whole.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the data, such as data.length=512."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score the model of a run."""
-    from saccade.tasks import TASKS, recipe_of
+    from saccade.tasks import TASKS, other_data, recipe_of
 
-    chosen = [] if data is None else [f"data.source={json.dumps(data)}"]
-    chosen += overrides or []
-    recipe = recipe_of(run_folder, chosen)
-    metrics = TASKS[recipe.task].evaluate(run_folder, recipe.data if chosen else None, split)
+    settings = other_data(run_folder, data, overrides or [])
+    metrics = TASKS[recipe_of(run_folder).task].evaluate(run_folder, settings, split)
     _print(json.dumps(metrics, indent=2) if as_json else _metrics_text(metrics))
 
 

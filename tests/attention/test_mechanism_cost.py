@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from counting import counted_flops, kept_bytes
 from mechanism_cases import PATTERNS, SPECS, D, E, G, H
 
+from counting import counted_flops, kept_bytes
 from saccade.attention import MECHANISMS, Cost, to_mechanism
 
 COUNTED = [

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from counting import counted_flops, kept_bytes
 
+from counting import counted_flops, kept_bytes
 from saccade.attention import MECHANISMS
 from saccade.bench import model_cost as module
 from saccade.bench.model_cost import Dominance, Shape, dominance, layer_cost, model_cost

@@ -151,9 +151,7 @@ def layer_cost(
     shape = shape or Shape()
     spec = _checked(mechanism, batch, causal)
     width, inner, tokens = shape.width, shape.inner, batch * n
-    found = cost(
-        spec, n, heads=shape.heads, head_dim=width // shape.heads, kv_heads=shape.kv_heads, causal=causal
-    )
+    found = cost(spec, n, heads=shape.heads, head_dim=width // shape.heads, kv_heads=shape.kv_heads, causal=causal)
     weights, biases, own = _attention_parameters(spec, shape)
     projected = sum(sum(pair) for pair in weights)
     feed_forward = width * inner
