@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from saccade import cli_bench
 from saccade._version import __version__
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.bench import plots, terminal
@@ -152,6 +153,11 @@ def _names() -> str:
     width = max(map(len, MECHANISMS))
     lines = (f"{name:<{width}}  {(spec.__doc__ or '').partition(chr(10))[0]}" for name, spec in MECHANISMS.items())
     return "\n".join(lines)
+
+
+app.command(epilog="Example: saccade cost full 'local(left=64)' --width 768 --heads 12 --layers 12 --out share.png")(
+    cli_bench.cost
+)
 
 
 @app.command(epilog="Example: saccade compare --mechanisms 'full, local(left=64), linear' --data reviews.csv")
