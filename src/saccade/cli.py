@@ -158,6 +158,9 @@ def _names() -> str:
 app.command(epilog="Example: saccade cost full 'local(left=64)' --width 768 --heads 12 --layers 12 --out share.png")(
     cli_bench.cost
 )
+app.command(epilog="Example: saccade bench full 'local(left=64)' linear --lengths 512,2048,8192 --causal")(
+    cli_bench.bench
+)
 
 
 @app.command(epilog="Example: saccade compare --mechanisms 'full, local(left=64), linear' --data reviews.csv")

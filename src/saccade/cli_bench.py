@@ -1,6 +1,8 @@
 """The commands `cost` and `bench`: what mechanisms take by their formulas, and on this machine."""
 
+import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,8 @@ from saccade.bench import plots
 from saccade.bench.choice import BASELINE, read_lengths, read_mechanisms
 from saccade.bench.model_cost import Shape
 
-INTERRUPTED = 130
+INTERRUPTED, FAILED = 130, 1
+RECORDS, PICTURE = "bench.jsonl", "bench.png"
 DEFAULT_MECHANISMS = ("full", "local", "big_bird", "linear")
 
 Mechanisms = Annotated[
@@ -90,3 +93,70 @@ def _of_recipe(path: Path | None) -> tuple[Shape, tuple[str, ...]]:
     own = (model.mechanism,) if isinstance(model.mechanism, str) else model.mechanism
     shape = Shape(model.width, model.heads, model.layers, model.hidden, norm=model.norm, dropout=model.dropout > 0)
     return shape, tuple(dict.fromkeys((BASELINE, *own)))
+
+
+def bench(
+    mechanisms: Mechanisms = None,
+    lengths: Annotated[str, typer.Option(help="With commas between them.")] = "256,512,1024,2048,4096,8192",
+    heads: Annotated[int, typer.Option(help="Query heads.")] = 8,
+    head_dim: Annotated[int, typer.Option(help="Dim of one query, key or value.")] = 64,
+    batch: Annotated[int, typer.Option(help="Examples.")] = 1,
+    causal: Causal = False,
+    dtype: Annotated[str, typer.Option(help="fp32, bf16, fp16 or fp64.")] = "fp32",
+    rounds: Annotated[int, typer.Option(help="At most so many at each length.")] = 15,
+    seconds: Annotated[float, typer.Option(help="For the rounds of one length; three are made in any case.")] = 8.0,
+    threads: Annotated[int | None, typer.Option(help="Of torch; as many as it takes by itself, if not given.")] = None,
+    forward_only: Annotated[bool, typer.Option("--forward-only", help="Leave the backward pass out.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for records and picture. Otherwise runs/bench-TIME.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time, memory and error of attention over lengths, next to dense attention in the same rounds.
+
+    Without options: full, local, big_bird and linear attention; some two minutes on two cores. Ctrl-C keeps what is
+    done.
+    """
+    import torch
+
+    from saccade.bench import speed_report
+    from saccade.bench.live import follow
+    from saccade.bench.race import measure_speeds
+    from saccade.bench.speed import Setting
+    from saccade.errors import must_be
+    from saccade.writing import refuse_existing, write
+
+    if threads is not None and threads < 1:
+        raise ValueError(must_be("threads", "at least 1", threads))
+    setting = Setting(read_lengths(lengths), heads, head_dim, batch, causal, dtype, rounds, seconds, forward_only, seed)
+    specs = read_mechanisms(mechanisms or DEFAULT_MECHANISMS)
+    out = out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    refuse_existing(out)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    out.mkdir(parents=True)
+    errors, console = Console(stderr=True, highlight=False), Console(highlight=False)
+    with follow(errors, speed_report.progress_table) as on_change:
+        found = measure_speeds(
+            specs,
+            setting,
+            on_change=on_change,
+            on_length=lambda known: write(out / RECORDS, speed_report.to_jsonl(known)),
+        )
+    write(out / RECORDS, speed_report.to_jsonl(found))
+    try:
+        plots.save(speed_report.speed_figure(found), out / PICTURE)
+    except ModuleNotFoundError as error:
+        errors.print(f"no picture: {error}")
+    if as_json:
+        sys.stdout.write(json.dumps(speed_report.to_records(found), indent=2) + "\n")
+    else:
+        console.print(speed_report.heading(found))
+        console.print(speed_report.table(found))
+        console.print(*speed_report.sentences(found), sep="\n")
+        console.print(f"\n{speed_report.NOTE}", style="dim")
+        console.print(f"everything is in {out}")
+    if found.stopped:
+        raise typer.Exit(INTERRUPTED)
+    if not any(row.status == "done" for row in found.rows.values()):
+        raise typer.Exit(FAILED)

@@ -114,8 +114,11 @@ def table(found: Costs) -> Table:
 
 
 def sentences(found: Costs) -> list[str]:
-    """For each mechanism, from which length on it takes more than everything else."""
-    return [_sentence(name, found.dominance[name]) for name in found.mechanisms]
+    """From which length on attention takes more than everything else; alike mechanisms in one sentence."""
+    alike: dict[str, list[str]] = {}
+    for name, each in found.dominance.items():
+        alike.setdefault(_where(each), []).append(name)
+    return [f"attention takes more than half of the operations {where}: {', '.join(alike[where])}" for where in alike]
 
 
 def to_json(found: Costs) -> str:
@@ -181,12 +184,10 @@ def _cells(cost: ModelCost) -> tuple[str, ...]:
     return *counts, f"{cost.share:.1%}", *sizes
 
 
-def _sentence(name: str, found: Dominance) -> str:
+def _where(found: Dominance) -> str:
     if found.length is not None:
-        return f"{name}: attention takes more than half of the model's operations from n = {found.length:,} on"
-    if found.never:
-        return f"{name}: attention never takes half of the model's operations, however long the input"
-    return f"{name}: attention does not take half of the model's operations up to n = {LONGEST:,}"
+        return f"from n = {found.length:,} on"
+    return "at no length" if found.never else f"nowhere up to n = {LONGEST:,}"
 
 
 def _record(name: str, n: int, cost: ModelCost) -> dict[str, Any]:

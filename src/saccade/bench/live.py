@@ -1,10 +1,11 @@
-"""The live table of a comparison: which mechanism is at which step, how fast, and how long it will still take."""
+"""Tables that follow work at the terminal, and that of a comparison: who is at which step, how fast, how long still."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -36,31 +37,58 @@ class State:
     loss: float = math.nan
     seconds_left: tuple[float, ...] = ()
 
+    @property
+    def left(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds_left)
+
 
 OnChange = Callable[[State], object]
 
 
+class Progress(Protocol):
+    """What can be followed."""
+
+    @property
+    def doing(self) -> str:
+        """What is going on, in words."""
+        ...
+
+    @property
+    def left(self) -> float:
+        """Seconds in all: an estimate, NaN where there is none."""
+        ...
+
+
+Followed = TypeVar("Followed", bound=Progress)
+
+
 @contextmanager
-def live(console: Console) -> Iterator[OnChange]:
-    """A table that follows a comparison while entered; where there is no terminal, a line for each turn."""
+def follow(console: Console, draw: Callable[[Followed], Table]) -> Iterator[Callable[[Followed], object]]:
+    """A table that follows some work while entered; where there is no terminal, a line whenever something begins."""
     if not console.is_terminal:
         yield _lines(console)
         return
     with Live(console=console, auto_refresh=False, transient=True) as screen:
-        shown = -math.inf
+        shown, last = -math.inf, ""
 
-        def show(state: State) -> None:
-            nonlocal shown
-            if state.running is None or time.monotonic() - shown > 0.2:
-                screen.update(table(state), refresh=True)
-                shown = time.monotonic()
+        def show(state: Followed) -> None:
+            nonlocal shown, last
+            if state.doing != last or time.monotonic() - shown > 0.2:
+                screen.update(draw(state), refresh=True)
+                shown, last = time.monotonic(), state.doing
 
         yield show
 
 
+def live(console: Console) -> AbstractContextManager[OnChange]:
+    """The table of a comparison, for as long as it runs."""
+    return follow(console, table)
+
+
 def table(state: State) -> Table:
     """The state as a table."""
-    caption = f"{state.doing} · {_clock(sum(state.seconds_left))} left in all · Ctrl-C stops and keeps what is done"
+    caption = f"{state.doing} · {clock(state.left)} left in all · Ctrl-C stops and keeps what is done"
     columns = ("mechanism", "step", "loss", "steps/s", "time left", "test accuracy", "peak MB")
     drawn = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -80,24 +108,25 @@ def _cells(row: Row, state: State, left: float, runs: bool) -> tuple[str, ...]:
         f"{step}/{state.steps}",
         "" if loss is None else f"{loss:.3f}",
         f"{row.steps_per_second:.2f}" if row.step_seconds else "",
-        _clock(left) if row.status == "waiting" else "",
+        clock(left) if row.status == "waiting" else "",
         "training" if runs else score,
         "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
     )
 
 
-def _lines(console: Console) -> OnChange:
+def _lines(console: Console) -> Callable[[Progress], None]:
     """One line whenever something else begins."""
     last = ""
 
-    def show(state: State) -> None:
+    def show(state: Progress) -> None:
         nonlocal last
         if state.doing != last:
-            console.print(f"{state.doing} ({_clock(sum(state.seconds_left))} left in all)", highlight=False)
+            console.print(f"{state.doing} ({clock(state.left)} left in all)", highlight=False)
             last = state.doing
 
     return show
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
     return "?:??" if math.isnan(seconds) else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
