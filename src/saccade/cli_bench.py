@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from saccade.bench import plots
 from saccade.bench.choice import BASELINE, read_lengths, read_mechanisms
 from saccade.bench.model_cost import Shape
 
 INTERRUPTED, FAILED = 130, 1
-RECORDS, PICTURE = "bench.jsonl", "bench.png"
 DEFAULT_MECHANISMS = ("full", "local", "big_bird", "linear")
 
 Mechanisms = Annotated[
@@ -74,13 +74,21 @@ def cost(
     if as_json:
         sys.stdout.write(f"{cost_report.to_json(found)}\n")
         return
-    console = Console(highlight=False, soft_wrap=False)
-    console.print(cost_report.heading(found))
-    console.print(cost_report.table(found))
-    console.print(*cost_report.sentences(found), sep="\n")
-    console.print(f"\n{cost_report.NOTE}", style="dim")
-    if out is not None:
-        console.print(f"wrote {out}")
+    wrote = [] if out is None else [f"wrote {out}"]
+    told = [cost_report.heading(found), cost_report.table(found), *cost_report.sentences(found), ""]
+    _show(*told, Text(cost_report.NOTE, "dim"), *wrote)
+
+
+def _console(stderr: bool = False) -> Console:
+    """Where to print; expressions hold brackets, which are no markup."""
+    return Console(stderr=stderr, highlight=False, markup=False)
+
+
+def _show(*told: RenderableType) -> None:
+    """Print tables as wide as the terminal; paths and sentences stay in one piece."""
+    console = _console()
+    for each in told:
+        console.print(each, soft_wrap=isinstance(each, str))
 
 
 def _of_recipe(path: Path | None) -> tuple[Shape, tuple[str, ...]]:
@@ -121,41 +129,25 @@ def bench(
     import torch
 
     from saccade.bench import speed_report
+    from saccade.bench.benchmark import PICTURE, benchmark
     from saccade.bench.live import follow
-    from saccade.bench.race import measure_speeds
     from saccade.bench.speed import Setting
     from saccade.errors import must_be
-    from saccade.writing import refuse_existing, write
 
     if threads is not None and threads < 1:
         raise ValueError(must_be("threads", "at least 1", threads))
+    torch.set_num_threads(threads or torch.get_num_threads())
     setting = Setting(read_lengths(lengths), heads, head_dim, batch, causal, dtype, rounds, seconds, forward_only, seed)
     specs = read_mechanisms(mechanisms or DEFAULT_MECHANISMS)
     out = out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
-    refuse_existing(out)
-    torch.set_num_threads(threads or torch.get_num_threads())
-    out.mkdir(parents=True)
-    errors, console = Console(stderr=True, highlight=False), Console(highlight=False)
-    with follow(errors, speed_report.progress_table) as on_change:
-        found = measure_speeds(
-            specs,
-            setting,
-            on_change=on_change,
-            on_length=lambda known: write(out / RECORDS, speed_report.to_jsonl(known)),
-        )
-    write(out / RECORDS, speed_report.to_jsonl(found))
-    try:
-        plots.save(speed_report.speed_figure(found), out / PICTURE)
-    except ModuleNotFoundError as error:
-        errors.print(f"no picture: {error}")
+    with follow(_console(stderr=True), speed_report.progress_table) as on_change:
+        found = benchmark(specs, setting, out, on_change=on_change)
     if as_json:
         sys.stdout.write(json.dumps(speed_report.to_records(found), indent=2) + "\n")
     else:
-        console.print(speed_report.heading(found))
-        console.print(speed_report.table(found))
-        console.print(*speed_report.sentences(found), sep="\n")
-        console.print(f"\n{speed_report.NOTE}", style="dim")
-        console.print(f"everything is in {out}")
+        told = [speed_report.heading(found), speed_report.table(found), *speed_report.sentences(found), ""]
+        missing = [] if (out / PICTURE).is_file() else ["no picture: that needs pip install 'saccade[plots]'"]
+        _show(*told, Text(speed_report.NOTE, "dim"), *missing, f"everything is in {out}")
     if found.stopped:
         raise typer.Exit(INTERRUPTED)
     if not any(row.status == "done" for row in found.rows.values()):

@@ -17,6 +17,7 @@ from saccade.bench.plots import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LETTERS = ("", "k", "M", "G", "T", "P")
 NOTE = (
     "operations: multiplications and additions of a forward pass (k, M, G, T: 10^3, 10^6, 10^9, 10^12). attention: the "
     "products on queries, keys and values, for the pairs that may be seen; computed: those carried out, as parts of "
@@ -168,14 +169,13 @@ def _mark_dominance(axis: Any, found: Costs, colors: dict[str, str]) -> None:
             axis.annotate(f"n = {each.length:,}", (each.length, 50), xytext=(-8, 6), **words)
 
 
-def human(number: float) -> str:
+def human(number: int | float) -> str:
     """Three digits and a letter: `38.7 G`."""
-    value, letters = float(number), iter(("", "k", "M", "G", "T", "P"))
-    letter = next(letters)
-    while round(value, 2 if value < 10 else 1 if value < 100 else 0) >= 1000:
-        value, letter = value / 1000, next(letters, "P")
-    digits = 0 if not letter or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f} {letter}"
+    value, power = float(number), 0
+    while value >= 999.5 and power + 1 < len(LETTERS):
+        value, power = value / 1000, power + 1
+    digits = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {LETTERS[power]}"
 
 
 def _cells(cost: ModelCost) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saccade.bench.choice import BASELINE
 
@@ -19,7 +19,7 @@ APART = 0.052
 """How far apart two names must be, as a share of the height."""
 
 
-def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each mechanism; dense attention always has its own."""
     others = [name for name in names if name != BASELINE]
     found = {name: {"color": OTHERS[i % 6], "marker": MARKERS[1 + i % 6]} for i, name in enumerate(others)}
@@ -40,7 +40,7 @@ def lengths_axis(axis: "Axes", lengths: Sequence[int]) -> None:
     axis.set_axisbelow(True)
 
 
-def label_ends(axis: "Axes", ends: Mapping[str, tuple[float, float]], colors: Mapping[str, str]) -> None:
+def label_ends(axis: "Axes", ends: Mapping[str, tuple[int | float, int | float]], colors: Mapping[str, str]) -> None:
     """Names to the right of where their lines end, moved apart where they would cover each other.
 
     Args:

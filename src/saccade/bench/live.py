@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -40,12 +40,13 @@ class State:
     @property
     def left(self) -> float:
         """Seconds in all."""
-        return sum(self.seconds_left)
+        return math.fsum(self.seconds_left)
 
 
 OnChange = Callable[[State], object]
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What can be followed."""
 

@@ -138,10 +138,13 @@ class _Race:
         return [name for name in self.specs if self.rows[n, name].status == "waiting"]
 
     def stop(self) -> None:
-        """Note which had no whole turn."""
-        for key, row in self.rows.items():
-            if row.status == "waiting":
-                self.rows[key] = replace(row, status="stopped", forward=(), both=())
+        """Keep the rounds in which all of a length had their turn, and note which had none."""
+        for n in self.setting.lengths:
+            waiting = {name: self.rows[n, name] for name in self.waiting(n)}
+            whole = min((len(self.found.seconds(row)) for row in waiting.values()), default=0)
+            for name, row in waiting.items():
+                kept = replace(row, status="done" if whole else "stopped")
+                self.rows[n, name] = replace(kept, forward=row.forward[:whole], both=row.both[:whole])
 
     def run(self, n: int) -> None:
         """All mechanisms at one length."""
@@ -227,11 +230,11 @@ class _Race:
 
     def round_seconds(self, n: int) -> float:
         """Of one round of all that are to run at a length."""
-        return sum(self.seconds(n, name) for name in self.waiting(n) if not self.too_much(n, name))
+        return math.fsum(self.seconds(n, name) for name in self.waiting(n) if not self.too_much(n, name))
 
 
 def _pace_of_products(device: torch.device) -> float:
     """Seconds of one operation in a matrix product that fits into a cache."""
-    a = torch.randn(8, 256, 256, device=device)
+    a = torch.ones(8, 256, 256, device=device)
     torch.bmm(a, a)
     return min(seconds_of(lambda: torch.bmm(a, a), device) for _ in range(3)) / (2 * 8 * 256**3)

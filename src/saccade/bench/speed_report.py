@@ -18,6 +18,7 @@ from saccade.bench.race import Progress
 from saccade.bench.speed import Row, Speeds
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NOTE = (
@@ -44,7 +45,7 @@ def table(found: Speeds, lengths: list[int] | None = None) -> Table:
     for column in ("length", "mechanism", *times, "speed", "predicted", "memory", "error"):
         named = column == "mechanism"
         drawn.add_column(column, justify="left" if named else "right", no_wrap=not named, overflow="fold")
-    for n in found.lengths if lengths is None else lengths:
+    for n in _begun(found) if lengths is None else lengths:
         rows = [found.rows[n, name] for name in found.mechanisms]
         for i, row in enumerate(rows):
             last = i + 1 == len(rows) and len(rows) > 1
@@ -66,8 +67,10 @@ def sentences(found: Speeds) -> list[str]:
     """From which length on each mechanism is faster than dense attention, and why some were not measured."""
     others = [name for name in found.mechanisms if name != BASELINE]
     said = [f"{name}: {_crossing(found, name)}" for name in others]
-    reasons = [(row, row.reason) for row in found.rows.values() if row.reason]
-    return said + [f"{row.mechanism} at n = {row.length:,} {row.status}: {reason}" for row, reason in reasons]
+    left_out = [row for row in found.rows.values() if row.reason]
+    said += [f"{row.mechanism} at n = {row.length:,} {row.status}: {row.reason}" for row in left_out]
+    missing = [n for n in found.lengths if n not in _begun(found)]
+    return said + ([f"stopped before n = {missing[0]:,}"] if missing else [])
 
 
 def to_records(found: Speeds) -> list[dict[str, Any]]:
@@ -98,8 +101,7 @@ def speed_figure(found: Speeds) -> "Figure":
         axis.plot([row.length for row in rows], times, markersize=4.5, linewidth=1.6, zorder=3, **style[name])
         ends[_end(found, rows[-1])] = (rows[-1].length, times[-1], style[name]["color"])
     lengths_axis(axis, found.lengths)
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    _times_axis(axis)
     what = "forward" if found.setting.forward_only else "forward and backward"
     axis.set_ylabel(f"{what}, ms")
     setting = found.setting
@@ -109,6 +111,23 @@ def speed_figure(found: Speeds) -> "Figure":
     places = {text: (x, y) for text, (x, y, _) in ends.items()}
     label_ends(axis, places, {text: color for text, (_, _, color) in ends.items()})
     return figure
+
+
+def _begun(found: Speeds) -> list[int]:
+    """The lengths at which anything had its turn."""
+    return sorted({n for (n, _), row in found.rows.items() if row.status != "stopped"})
+
+
+def _times_axis(axis: "Axes") -> None:
+    """Powers of ten, and what is written on the way from one to the next as there is room."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    steps = (1, 2, 5) if high < 1000 * low else (1,)
+    axis.yaxis.set_major_locator(LogLocator(subs=steps))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _end(found: Speeds, row: Row) -> str:
