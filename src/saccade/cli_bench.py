@@ -130,7 +130,7 @@ def bench(
 
     from saccade.bench import speed_report
     from saccade.bench.benchmark import PICTURE, benchmark
-    from saccade.bench.live import follow
+    from saccade.bench.follow import follow
     from saccade.bench.speed import Setting
     from saccade.errors import must_be
 

@@ -1,17 +1,15 @@
-"""Tables that follow work at the terminal, and that of a comparison: who is at which step, how fast, how long still."""
+"""The live table of a comparison: which mechanism is at which step, how fast, and how long it will still take."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
+from saccade.bench.follow import clock, follow
 from saccade.bench.report import Row
 
 
@@ -46,42 +44,6 @@ class State:
 OnChange = Callable[[State], object]
 
 
-@runtime_checkable
-class Progress(Protocol):
-    """What can be followed."""
-
-    @property
-    def doing(self) -> str:
-        """What is going on, in words."""
-        ...
-
-    @property
-    def left(self) -> float:
-        """Seconds in all: an estimate, NaN where there is none."""
-        ...
-
-
-Followed = TypeVar("Followed", bound=Progress)
-
-
-@contextmanager
-def follow(console: Console, draw: Callable[[Followed], Table]) -> Iterator[Callable[[Followed], object]]:
-    """A table that follows some work while entered; where there is no terminal, a line whenever something begins."""
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    with Live(console=console, auto_refresh=False, transient=True) as screen:
-        shown, last = -math.inf, ""
-
-        def show(state: Followed) -> None:
-            nonlocal shown, last
-            if state.doing != last or time.monotonic() - shown > 0.2:
-                screen.update(draw(state), refresh=True)
-                shown, last = time.monotonic(), state.doing
-
-        yield show
-
-
 def live(console: Console) -> AbstractContextManager[OnChange]:
     """The table of a comparison, for as long as it runs."""
     return follow(console, table)
@@ -113,21 +75,3 @@ def _cells(row: Row, state: State, left: float, runs: bool) -> tuple[str, ...]:
         "training" if runs else score,
         "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
     )
-
-
-def _lines(console: Console) -> Callable[[Progress], None]:
-    """One line whenever something else begins."""
-    last = ""
-
-    def show(state: Progress) -> None:
-        nonlocal last
-        if state.doing != last:
-            console.print(f"{state.doing} ({clock(state.left)} left in all)", highlight=False)
-            last = state.doing
-
-    return show
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds."""
-    return "?:??" if math.isnan(seconds) else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from saccade.bench.accuracy import ITSELF
 from saccade.bench.choice import BASELINE
+from saccade.bench.follow import clock
 from saccade.bench.lines import label_ends, lengths_axis, styles
-from saccade.bench.live import clock
 from saccade.bench.machine import machine, place, versions
 from saccade.bench.plots import new_figure
 from saccade.bench.race import Progress
