@@ -114,6 +114,7 @@ def test_stopping_keeps_whole_rounds(doing, detail, kept):
     found = run("full, linear", on_change=stop)
     assert [len(found.rows[20, name].both) for name in ("full", "linear")] == [2, 2]
     assert [len(found.rows[40, name].both) for name in ("full", "linear")] == [kept, kept]
+    assert [len(found.rows[40, name].forward) for name in ("full", "linear")] == [kept, kept]
     assert found.rows[40, "full"].status == ("done" if kept else "stopped")
     assert found.stopped is not bool(kept)
 

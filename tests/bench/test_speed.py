@@ -20,6 +20,11 @@ def test_speed_is_of_forward_and_backward_unless_there_is_only_forward():
     assert speeds(*rows, forward_only=True).speed(rows[1]).value == pytest.approx(2.02 / 4)
 
 
+def test_speed_in_the_middle_of_a_round_is_that_of_the_rounds_before():
+    rows = measured("full", 8, 4.0, rounds=3), measured("local", 8, 2.0, rounds=2)
+    assert speeds(*rows).speed(rows[1]) == speeds(*rows).speed(measured("local", 8, 2.0, rounds=3))
+
+
 def test_without_dense_attention_there_is_no_speed():
     skipped = measured("full", 8, 1.0, status="skipped", forward=(), both=())
     local = measured("local", 8, 1.0)

@@ -136,7 +136,10 @@ def check_sizes(heads: int, head_dim: int, kv_heads: int | None, value_dim: int 
 
 
 def kept_bytes(n_q: int, n_k: int, heads: int, kv_heads: int, head_dim: int, value_dim: int) -> int:
-    """Bytes of queries, keys, values, and one number a query: what a softmax keeps that is computed again."""
+    """Bytes of queries, keys, values, and one number a query: what a softmax keeps that is computed again.
+
+    The dense backend keeps no more where values are as wide as keys: only then torch takes its fused kernel.
+    """
     return 4 * (n_q * heads * (head_dim + 1) + n_k * kv_heads * (head_dim + value_dim))
 
 

@@ -117,10 +117,10 @@ class Speeds:
         return row.forward if self.setting.forward_only else row.both
 
     def speed(self, row: Row) -> Ratio | None:
-        """How many times as fast as dense attention; `None` where one of the two was not measured."""
-        dense = self.seconds(self.rows[row.length, BASELINE])
-        own = self.seconds(row)
-        return speed_ratio(own, dense) if own and len(own) == len(dense) else None
+        """How many times as fast as dense attention in the rounds of both; `None` where there are none."""
+        own, dense = self.seconds(row), self.seconds(self.rows[row.length, BASELINE])
+        rounds = min(len(own), len(dense))
+        return speed_ratio(own[:rounds], dense[:rounds]) if rounds else None
 
     def predicted(self, row: Row) -> float:
         """What the operations that are carried out say of the speed: those of dense attention to its own."""
