@@ -248,7 +248,7 @@ def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run that `saccade train` has finished.")],
     data: Annotated[str | None, typer.Option(help="Other data than the run's own, such as a file.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, validation or test, if not given; another file is scored whole.")
+        str | None, typer.Option(help="train, validation or test (the default). Another file is scored whole.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
