@@ -207,7 +207,8 @@ def test_cost_prints_a_table_and_where_attention_dominates(capsys, tmp_path):
     assert "already exists" in refused(capsys, "cost", "--out", out)
 
 
-def test_cost_as_json_knows_every_mechanism(capsys):
+def test_cost_as_json_knows_every_mechanism(capsys, monkeypatch):
+    monkeypatch.setattr("saccade.bench.model_cost.LONGEST", 4096)
     assert run(["cost", ",".join(MECHANISMS), "--lengths", "64", "--width", "32", "--heads", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["mechanism"] for row in found["costs"]] == list(MECHANISMS)
