@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from saccade import cli_bench
 from saccade._version import __version__
 from saccade.attention import MECHANISMS, Mechanism, to_mechanism
 from saccade.bench import plots, terminal
@@ -197,6 +198,14 @@ def _names() -> str:
     return "\n".join(lines)
 
 
+app.command(epilog="Example: saccade cost full 'local(left=64)' --width 768 --heads 12 --layers 12 --out share.png")(
+    cli_bench.cost
+)
+app.command(epilog="Example: saccade bench full 'local(left=64)' linear --lengths 512,2048,8192 --causal")(
+    cli_bench.bench
+)
+
+
 @app.command(epilog="Example: saccade compare --mechanisms 'full, local(left=64), linear' --data reviews.csv")
 def compare(
     mechanisms: Annotated[
@@ -281,17 +290,20 @@ def train(
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run that `saccade train` has finished.")],
     data: Annotated[str | None, typer.Option(help="Other data than the run's own, such as a file.")] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    overrides: Overrides = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test (the default). Another file is scored whole.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the data, such as data.length=512."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score the model of a run."""
-    from saccade.tasks import TASKS, recipe_of
+    from saccade.tasks import TASKS, other_data, recipe_of
 
-    chosen = [] if data is None else [f"data.source={json.dumps(data)}"]
-    chosen += overrides or []
-    recipe = recipe_of(run_folder, chosen)
-    metrics = TASKS[recipe.task].evaluate(run_folder, recipe.data if chosen else None, split)
+    settings = other_data(run_folder, data, overrides or [])
+    metrics = TASKS[recipe_of(run_folder).task].evaluate(run_folder, settings, split)
     _print(json.dumps(metrics, indent=2) if as_json else _metrics_text(metrics))
 
 

@@ -1,9 +1,21 @@
 """What mechanisms say they cost."""
 
 import pytest
+import torch
 from mechanism_cases import PATTERNS, SPECS, D, E, G, H
 
+from counting import counted_flops, kept_bytes
 from saccade.attention import MECHANISMS, Cost, to_mechanism
+
+COUNTED = [
+    *MECHANISMS,
+    "local(left=64)",
+    "longformer(window=32, first=3)",
+    "big_bird(block=32, per_head=True)",
+    "strided(stride=3)",
+    "Full()",
+    "Causal()",
+]
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -59,3 +71,43 @@ def test_linear_flops_are_those_of_its_matrix_products():
     products = 3 * (90 * 5 * 7 + 100 * 5 * 7)
     assert 2 * products <= cost.flops <= 2 * products * 1.2
     assert cost.pairs == 0
+
+
+def inputs(n, heads, kv_heads, dim):
+    shapes = (1, heads, n, dim), (1, kv_heads, n, dim), (1, kv_heads, n, dim)
+    return [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+@pytest.mark.parametrize("n", [200, 1024, 1111])
+def test_operations_and_what_is_kept_are_those_that_torch_counts(name, causal, n):
+    """The fused kernel skips what a causal mask hides above the diagonal; torch's counter does not know that."""
+    spec = to_mechanism(name)
+    layer = spec.build(6, 8, 2)
+    q, k, v = inputs(n, 6, 2, 8)
+    cost = spec.cost(n, n, 6, 8, kv_heads=2, causal=causal)
+    counted = counted_flops(lambda: layer(q, k, v, causal=causal))
+    skips = cost.wasted == 0 and cost.pairs == 6 * n * (n + 1) // 2
+    assert counted == (2 * 6 * n**2 * 16 if skips else cost.computed)
+    # What is kept for each query is kept for whole tiles of them.
+    assert 0 <= kept_bytes(lambda: layer(q, k, v, causal=causal)) - cost.kept <= 4 * 6 * (-n % 64)
+
+
+@pytest.mark.parametrize("name", ["full", "Full()", "linear"])
+def test_nothing_is_wasted_where_nothing_is_hidden(name):
+    cost = to_mechanism(name).cost(1111, 1111, 6, 8)
+    assert cost.computed == cost.flops
+
+
+def test_causal_full_attention_wastes_nothing_however_it_is_written():
+    costs = [to_mechanism(name).cost(200, 200, 6, 8, causal=True) for name in ("full", "Full()", "Causal()")]
+    assert costs[0] == costs[1] == costs[2]
+    assert costs[0].wasted == 0
+
+
+def test_a_mask_and_whole_tiles_are_waste():
+    short, long = (to_mechanism("local(left=64)").cost(n, n, 6, 8) for n in (200, 1024))
+    assert short.computed == 2 * 6 * 200**2 * 16
+    assert short.kept - 4 * 6 * 200 * 25 == 4 * 200**2
+    assert long.flops < long.computed < 2 * 6 * 1024**2 * 16 / 4

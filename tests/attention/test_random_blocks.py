@@ -271,3 +271,9 @@ def test_bad_values_are_refused_by_name(unchecked, build, message):
 def test_only_a_pattern_can_be_excluded(unchecked):
     with pytest.raises(TypeError, match="excluding must be a pattern or None, got 3"):
         Random(1, excluding=3)
+
+
+def test_draws_that_all_heads_share_make_one_mask():
+    """Seen where the dense backend keeps a mask: it was as many times as large as there are heads."""
+    assert big_bird(4).bind(40, 40, heads=6).dense().shape == (40, 40)
+    assert big_bird(4, per_head=True).bind(40, 40, heads=6).dense().shape == (1, 6, 40, 40)

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saccade.attention import to_mechanism
 from saccade.bench import compare as module
-from saccade.bench.compare import compare, comparison_recipe, read_mechanisms, split_list
+from saccade.bench.compare import compare, comparison_recipe
 from saccade.bench.measure import ROUNDS
 from saccade.tasks.classification import fit, prepare, score
 from saccade.training import Interrupted
@@ -141,6 +140,9 @@ def test_a_used_folder_is_refused_and_stays_as_it_was(small_recipe, tmp_path):
     assert names(tmp_path) == ["letters.csv"]
     with pytest.raises(FileExistsError):
         compare(small_recipe, "linear", tmp_path / "letters.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileExistsError):
+        compare(small_recipe, "linear", tmp_path / "empty")
 
 
 def test_bad_data_leaves_no_folder(small_recipe, tmp_path):
@@ -148,35 +150,6 @@ def test_bad_data_leaves_no_folder(small_recipe, tmp_path):
     with pytest.raises(OSError, match=r"no\.csv"):
         compare(absent, "linear", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_baseline_comes_first_and_once():
-    assert read_mechanisms("linear") == [to_mechanism("full"), to_mechanism("linear")]
-    assert read_mechanisms("linear, full") == [to_mechanism("linear"), to_mechanism("full")]
-    assert read_mechanisms(["linear"], baseline=False) == [to_mechanism("linear")]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "mechanisms must be at least one, and each only once"),
-        ("local, local(left=128)", "each only once, got 'local, local'"),
-        ("full, locl", "did you mean 'local'"),
-    ],
-)
-def test_refuses_mechanisms(text, message):
-    with pytest.raises(ValueError, match=message):
-        read_mechanisms(text)
-
-
-def test_commas_within_brackets_separate_nothing():
-    text = "full,local(left=64, right=0), Global(2, positions=[3, 5]) | Local(1),,linear "
-    assert split_list(text) == [
-        "full",
-        "local(left=64, right=0)",
-        "Global(2, positions=[3, 5]) | Local(1)",
-        "linear",
-    ]
 
 
 def test_only_a_comparison_without_a_recipe_has_its_own_defaults(tmp_path):

@@ -78,6 +78,17 @@ def test_speed_is_compared_round_by_round():
     assert not Ratio(0.8, 0.7, 0.9).is_noise
 
 
+def test_rare_rounds_do_not_hide_who_is_faster():
+    """Two of 15 at either end may be anything; with 7 rounds all have to agree."""
+    usual = [2.0 + turn / 100 for turn in range(11)]
+    rare = speed_ratio((1.0,) * 15, (*usual, 0.1, 0.2, 30.0, 40.0))
+    assert (rare.low, rare.value, rare.high) == (2.0, 2.05, 2.1)
+    assert not rare.is_noise
+    assert speed_ratio((1.0,) * 15, (*usual, 0.1, 0.2, 0.3, 40.0)).is_noise
+    assert speed_ratio((1.0,) * 7, (*usual[:6], 0.1)).is_noise
+    assert speed_ratio((1.0,), (2.0,)) == Ratio(2.0, 2.0, 2.0)
+
+
 @pytest.mark.parametrize(("own", "other"), [((), ()), ((1.0,), (1.0, 2.0))])
 def test_rounds_must_be_shared(own, other):
     with pytest.raises(ValueError, match="rounds, at least 1"):

@@ -135,3 +135,24 @@ def test_sizes_that_cannot_be_are_refused(unchecked):
         classifier()(torch.zeros(3, 0, dtype=torch.long))
     with pytest.raises(ValueError, match=r"length must be at most 13 .*got 14"):
         classifier(position="learned")(torch.zeros(3, 14, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"heads": 0}, "heads must be at least 1, got 0"),
+        ({"layers": 0}, "layers must be at least 1, got 0"),
+        ({"hidden": -1}, "hidden must be at least 1, got -1"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"width": 10, "heads": 4}, "width must be a multiple of the 4 heads, got 10"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        (
+            {"mechanism": ("full",), "layers": 2},
+            r"mechanism must be one, or one for each of the 2 layers, got \['full'",
+        ),
+    ],
+)
+def test_settings_refuse_what_no_model_can_have(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierSettings(**settings)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from saccade.data import DataSettings, Split
 from saccade.models import ClassifierSettings, SequenceClassifier
-from saccade.tasks import classification, recipe_of
+from saccade.tasks import classification, other_data, recipe_of
 from saccade.tasks.classification import Recipe, evaluate, fit, prepare, resume, score, train
 from saccade.training import Interrupted, TrainingSettings, half_width
 
@@ -279,3 +279,37 @@ def test_a_damaged_record_of_the_data_is_refused(tmp_path, listops_run, content)
     (tmp_path / "run" / "data.json").write_text(content)
     with pytest.raises(ValueError, match=r"data\.json must be the record of a run's data"):
         evaluate(tmp_path / "run")
+
+
+def test_a_whole_file_has_no_split(tmp_path, reviews_run):
+    folder, data = reviews_run[0], recipe_of(reviews_run[0]).data
+    new = replace(data, source=write_csv(tmp_path / "new.csv", [("fine", "good"), ("dull", "bad")]))
+    with pytest.raises(ValueError, match="split must be left out for a file, which is scored whole, got 'test'"):
+        evaluate(folder, new, "test")
+    assert evaluate(folder, data, "train")["split"] == "train"
+
+
+def test_other_data_keeps_what_the_new_source_reads(listops_run, reviews_run):
+    listops, own = listops_run[0], recipe_of(reviews_run[0]).data
+    assert other_data(listops) is None
+    assert other_data(listops, "stdlib") == DataSettings(source="stdlib")
+    assert other_data(listops, "listops") == LISTOPS
+    assert other_data(listops, overrides=["data.seed=3"]) == replace(LISTOPS, seed=3)
+    assert other_data(reviews_run[0], "stdlib", ["data.per_class=20"]) == DataSettings(length=9, per_class=20)
+    assert other_data(reviews_run[0], "hub:x") == replace(own, source="hub:x")
+    # What was given by hand is kept even where it is wrong: loading says so.
+    assert other_data(listops, "stdlib", ["data.max_depth=3"]) == DataSettings(max_depth=3)
+
+
+def test_parts_of_the_old_source_are_not_those_of_another(tmp_path):
+    recipe = reviews(tmp_path)
+    test = write_csv(tmp_path / "test.csv", [("fine", "good"), ("dull", "bad")])
+    train(replace(recipe, data=replace(recipe.data, test=test)), tmp_path / "run", quiet=True)
+    assert other_data(tmp_path / "run", "hub:x").test is None
+    assert other_data(tmp_path / "run", overrides=["data.length=7"]).test == test
+
+
+@pytest.mark.parametrize("override", ["model.width=8", "training.steps=3", "task=classification", "width=8"])
+def test_only_the_data_can_be_other(listops_run, override):
+    with pytest.raises(ValueError, match=f"--set must be a change of the data, .*got '{override}'"):
+        other_data(listops_run[0], overrides=[override])

@@ -27,7 +27,7 @@ TILE_COST, PAIR_COST = 1.6, 40.0
 """Time of a pair in a tile, and of one by itself, next to a pair of dense attention (docs/log.md)."""
 
 CALL_COST = 600_000
-"""Pairs of dense attention, over all examples and heads, that take as long as cutting a layout into pieces."""
+"""Pairs of dense attention, over all heads of an example, that take as long as cutting a layout into pieces."""
 
 SHORT_PAIRS, SHORT_CALLS = 2**18, 64
 """Calls of up to 512 x 512 pairs are remembered, so many of them: there the checks would take longer than the work."""
@@ -86,7 +86,7 @@ def attend(
     lengths = live_lengths(key_mask) if pattern.needs_length else None
     bound = pattern.bind(q.shape[2], k.shape[2], q_start, lengths=lengths, heads=q.shape[1])
     if backend == "auto":
-        backend = _choose(bound, bias is not None, q.shape[0] * q.shape[1])
+        backend = _choose(bound, bias is not None)
         log.debug("attend: backend %s for %s, %d x %d", backend, pattern, q.shape[2], k.shape[2])
         if plain and backend == "dense" and q.shape[2] * k.shape[2] <= SHORT_PAIRS:
             _remember(q, k, v, pattern, q_start, mask_of(bound, q.dtype, q.device))
@@ -110,13 +110,13 @@ def _traced(
     """The same for `torch.compile`: the backend is chosen while tracing, its work is one operator."""
     if backend == "reference":
         raise ValueError(must_be("backend", "another than 'reference' under torch.compile", backend))
-    text, lengths = operators.text_of(pattern), (*q.shape[:3], k.shape[2])
+    text, (_, h, n_q, _), n_k = operators.text_of(pattern), q.shape, k.shape[2]
     if backend == "auto":
-        backend = _chosen(text, *lengths, q_start, bias is not None)
+        backend = _chosen(text, h, n_q, n_k, q_start, bias is not None)
     k, v = hide(k, v, key_mask)
     with torch.autocast(q.device.type, enabled=False):
         if backend == "dense":
-            mask = operators.allowed(q, key_mask, text, k.shape[2], q_start)
+            mask = operators.allowed(q, key_mask, text, n_k, q_start)
             mask = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
             grouped = k.shape[1] != q.shape[1]
             return scaled_dot_product_attention(q, k, v, mask, float(dropout), scale=scale, enable_gqa=grouped)
@@ -127,10 +127,10 @@ def _traced(
 
 
 @torch._dynamo.assume_constant_result
-def _chosen(text: str, b: int, h: int, n_q: int, n_k: int, q_start: int, biased: bool) -> str:
+def _chosen(text: str, h: int, n_q: int, n_k: int, q_start: int, biased: bool) -> str:
     """The backend for a pattern that is given as text."""
     bound = operators.pattern_of(text).bind(n_q, n_k, q_start, heads=h)
-    return _choose(bound, biased, b * h)
+    return _choose(bound, biased)
 
 
 class _Short(NamedTuple):
@@ -191,17 +191,33 @@ def _validate_bias(bias: object, q: Tensor, wanted: tuple[int, ...]) -> None:
         raise ValueError(must_be("bias", constraint, got))
 
 
-def _choose(bound: Bound, biased: bool, heads: int) -> str:
-    """The backend with the shortest estimated time. `heads` counts those of all examples."""
+def computed(bound: Bound) -> tuple[int, int]:
+    """What `attend` carries out by itself: pairs, allowed or not, and how many of them it keeps as a mask of floats.
+
+    Both are over all heads, and all examples that are told apart.
+    """
     scope = bound.scope
-    every = heads * scope.n_q * scope.n_k
-    if biased or bound.pattern in (Full(), Causal()) or every <= CALL_COST:
+    every = scope.examples * scope.heads * scope.n_q * scope.n_k
+    backend = _choose(bound, False)
+    if backend != "dense":
+        return (layout if backend == "blockwise" else pair_layout)(bound).visited, 0
+    mask = mask_of(bound, torch.float32, torch.device("cpu"))
+    if mask.causal:
+        return layout(bound).pairs, 0  # the kernel skips what lies above the diagonal
+    return every, 0 if mask.added is None else mask.added.numel()
+
+
+def _choose(bound: Bound, biased: bool) -> str:
+    """The backend with the shortest estimated time for one example."""
+    scope = bound.scope
+    every = scope.examples * scope.heads * scope.n_q * scope.n_k
+    call = scope.examples * CALL_COST
+    if biased or bound.pattern in (Full(), Causal()) or every <= call:
         return "dense"
-    copies = heads / (scope.examples * scope.heads)
     costs = {"dense": float(every)}
     if bound.pattern.has_lists:
-        costs["pairs"] = CALL_COST + PAIR_COST * copies * pair_layout(bound).visited
-        if TILE_COST * copies * touched(bound) > costs["pairs"]:
+        costs["pairs"] = call + PAIR_COST * pair_layout(bound).visited
+        if TILE_COST * touched(bound) > costs["pairs"]:
             return min(costs, key=costs.__getitem__)
-    costs["blockwise"] = CALL_COST + TILE_COST * copies * layout(bound).visited
+    costs["blockwise"] = call + TILE_COST * layout(bound).visited
     return min(costs, key=costs.__getitem__)

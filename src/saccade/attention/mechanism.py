@@ -21,14 +21,24 @@ class Cost:
     """What one forward pass of a mechanism takes for one example, all heads together.
 
     Attributes:
-        flops: multiplications and additions of its matrix products.
+        flops: multiplications and additions of its matrix products, for the pairs that it lets through.
         pairs: query-key pairs that get a weight; 0 where no pair ever does.
         bytes: read and written at least, at 4 bytes a number: inputs, output, and states between them.
+        wasted: further operations, spent on pairs that it hides, such as those of a tile that it needs in part.
+        kept: bytes that training keeps for the backward pass, at 4 bytes a number: its inputs and what else it
+            saves, but not its output, which whatever comes next keeps.
     """
 
     flops: int
     pairs: int
     bytes: int
+    wasted: int = 0
+    kept: int = 0
+
+    @property
+    def computed(self) -> int:
+        """Multiplications and additions that are carried out."""
+        return self.flops + self.wasted
 
 
 class AttentionLayer(nn.Module, ABC):
@@ -190,6 +200,14 @@ def check_sizes(heads: int, head_dim: int, kv_heads: int | None, value_dim: int 
     if kv_heads < 1 or heads % kv_heads:
         raise ValueError(must_be("kv_heads", f"a divisor of the {heads} heads", kv_heads))
     return kv_heads, value_dim
+
+
+def kept_bytes(n_q: int, n_k: int, heads: int, kv_heads: int, head_dim: int, value_dim: int) -> int:
+    """Bytes of queries, keys, values, and one number a query: what a softmax keeps that is computed again.
+
+    The dense backend keeps no more where values are as wide as keys: only then torch takes its fused kernel.
+    """
+    return 4 * (n_q * heads * (head_dim + 1) + n_k * kv_heads * (head_dim + value_dim))
 
 
 def tensor_bytes(n_q: int, n_k: int, heads: int, kv_heads: int, head_dim: int, value_dim: int) -> int:

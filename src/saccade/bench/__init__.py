@@ -1,6 +1,6 @@
 """Measuring and comparing: cost, speed, memory, score, and the pictures of all that.
 
-`cost` and `show` need the core only; `compare` needs what training needs, and is imported where it is used.
+`cost`, `show` and `bench` need the core only; `compare` needs what training needs, and is imported where it is used.
 """
 
 from saccade.bench.cost import cost

@@ -17,8 +17,9 @@ import torch
 from accelerate import PartialState
 
 from saccade import config
-from saccade.attention import Mechanism, to_mechanism
+from saccade.attention import Mechanism
 from saccade.bench.bubbles import comparison_figure
+from saccade.bench.choice import BASELINE, read_mechanisms
 from saccade.bench.live import OnChange, State
 from saccade.bench.measure import COUNTED, ROUNDS, peak_memory, seconds_of
 from saccade.bench.plots import save
@@ -27,13 +28,11 @@ from saccade.bench.trial import Trial, right_answers
 from saccade.bench.verdict import verdict
 from saccade.data import LabelledData
 from saccade.data import load as load_data
-from saccade.errors import must_be
 from saccade.tasks import Recipe, load_recipe
 from saccade.tasks.classification import Prepared, fit, prepare
-from saccade.tasks.run_folder import write
 from saccade.training import Interrupted
+from saccade.writing import refuse_existing, write
 
-BASELINE = "full"
 DEFAULT_MECHANISMS = "full, local(left=64), big_bird(block=32), linear"
 """At the default length of 1,024, a quarter or less of the pairs: blocks of 64 would leave Big Bird 9 of 16."""
 
@@ -62,7 +61,7 @@ def compare(
     Args:
         recipe: data, model and training; its own mechanism does not matter.
         mechanisms: names or expressions, in a list or with commas between them.
-        out: a new or empty folder for the report, the records, the picture and the recipe.
+        out: a new folder for the report, the records, the picture and the recipe.
         baseline: whether dense attention runs too, first, where it is not among the mechanisms.
         on_change: called whenever there is something new to show.
 
@@ -71,13 +70,13 @@ def compare(
 
     Raises:
         ValueError: an unknown mechanism or one named twice, or data that cannot be as the recipe says.
-        FileExistsError: `out` is not an empty folder.
+        FileExistsError: `out` exists; nothing in it is touched.
         OSError: a file could not be read or written.
     """
     specs = read_mechanisms(mechanisms, baseline)
-    refuse_used(out)
+    refuse_existing(out)
     data = load_data(recipe.data)
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     write(out / RECIPE, config.dump(recipe))
     race = _Race(recipe, specs, data, on_change)
     try:
@@ -100,42 +99,6 @@ def comparison_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recip
         ValueError: an unknown key or a value that does not fit; the message says where.
     """
     return load_recipe(path, [*(DEFAULTS if path is None else ()), *overrides])
-
-
-def read_mechanisms(mechanisms: str | Sequence[str], baseline: bool = True) -> list[Mechanism]:
-    """The specs that are meant, the baseline first where it is wanted and not among them.
-
-    Raises:
-        ValueError: none, an unknown one, or one twice.
-    """
-    texts = split_list(mechanisms) if isinstance(mechanisms, str) else mechanisms
-    specs = [to_mechanism(text) for text in texts]
-    if not specs or len(set(specs)) < len(specs):
-        raise ValueError(must_be("mechanisms", "at least one, and each only once", ", ".join(map(str, specs))))
-    dense = to_mechanism(BASELINE)
-    return specs if not baseline or dense in specs else [dense, *specs]
-
-
-def split_list(text: str) -> list[str]:
-    """The parts between commas; commas within brackets separate nothing."""
-    parts, depth = [""], 0
-    for sign in text:
-        depth += (sign in "([") - (sign in ")]")
-        if sign == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.strip() for part in parts if part.strip()]
-
-
-def refuse_used(out: Path) -> None:
-    """Refuse a folder that holds anything, so that nothing is overwritten.
-
-    Raises:
-        FileExistsError: it is a file, or not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} already exists and is never overwritten; choose another folder with --out")
 
 
 class _Race:

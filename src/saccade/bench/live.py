@@ -1,16 +1,15 @@
 """The live table of a comparison: which mechanism is at which step, how fast, and how long it will still take."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
+from saccade.bench.follow import clock, follow
 from saccade.bench.report import Row
 
 
@@ -36,31 +35,23 @@ class State:
     loss: float = math.nan
     seconds_left: tuple[float, ...] = ()
 
+    @property
+    def left(self) -> float:
+        """Seconds in all."""
+        return math.fsum(self.seconds_left)
+
 
 OnChange = Callable[[State], object]
 
 
-@contextmanager
-def live(console: Console) -> Iterator[OnChange]:
-    """A table that follows a comparison while entered; where there is no terminal, a line for each turn."""
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    with Live(console=console, auto_refresh=False, transient=True) as screen:
-        shown = -math.inf
-
-        def show(state: State) -> None:
-            nonlocal shown
-            if state.running is None or time.monotonic() - shown > 0.2:
-                screen.update(table(state), refresh=True)
-                shown = time.monotonic()
-
-        yield show
+def live(console: Console) -> AbstractContextManager[OnChange]:
+    """The table of a comparison, for as long as it runs."""
+    return follow(console, table)
 
 
 def table(state: State) -> Table:
     """The state as a table."""
-    caption = f"{state.doing} · {_clock(sum(state.seconds_left))} left in all · Ctrl-C stops and keeps what is done"
+    caption = f"{state.doing} · {clock(state.left)} left in all · Ctrl-C stops and keeps what is done"
     columns = ("mechanism", "step", "loss", "steps/s", "time left", "test accuracy", "peak MB")
     drawn = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -80,24 +71,7 @@ def _cells(row: Row, state: State, left: float, runs: bool) -> tuple[str, ...]:
         f"{step}/{state.steps}",
         "" if loss is None else f"{loss:.3f}",
         f"{row.steps_per_second:.2f}" if row.step_seconds else "",
-        _clock(left) if row.status == "waiting" else "",
+        clock(left) if row.status == "waiting" else "",
         "training" if runs else score,
         "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
     )
-
-
-def _lines(console: Console) -> OnChange:
-    """One line whenever something else begins."""
-    last = ""
-
-    def show(state: State) -> None:
-        nonlocal last
-        if state.doing != last:
-            console.print(f"{state.doing} ({_clock(sum(state.seconds_left))} left in all)", highlight=False)
-            last = state.doing
-
-    return show
-
-
-def _clock(seconds: float) -> str:
-    return "?:??" if math.isnan(seconds) else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

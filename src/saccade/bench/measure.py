@@ -4,10 +4,12 @@ Speed: medians over rounds in which the pieces take turns, so that whatever else
 them alike. Memory: the most that torch held at once. The size of the process says little, as it never shrinks again.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 from typing import Any
 
@@ -21,8 +23,10 @@ Work = Callable[[], object]
 COUNTED = ("cpu", "cuda")
 """Kinds of devices on which torch tells how much memory it holds."""
 
+CONFIDENCE = 0.98
+
 ROUNDS = 7
-"""Rounds after the first, which warms up. The range of 7 holds the true median with 98 % confidence."""
+"""Rounds after the first, which warms up: the fewest whose range holds the true median with that confidence."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Ratio:
 
     Attributes:
         value: the median over the rounds.
-        low: the smallest of any round.
-        high: the largest.
+        low: the smallest of the rounds that hold the true median with `CONFIDENCE`; of any round where none can.
+        high: the largest of them.
     """
 
     value: float
@@ -53,8 +57,15 @@ def speed_ratio(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
     """
     if not seconds or len(seconds) != len(baseline):
         raise ValueError(must_be("seconds", f"{len(baseline)} rounds, at least 1", len(seconds)))
-    ratios = [theirs / own for own, theirs in zip(seconds, baseline, strict=True)]
-    return Ratio(median(ratios), min(ratios), max(ratios))
+    ratios = sorted(theirs / own for own, theirs in zip(seconds, baseline, strict=True))
+    spare = _spare(len(ratios))
+    return Ratio(median(ratios), ratios[spare], ratios[-1 - spare])
+
+
+def _spare(rounds: int) -> int:
+    """How many rounds at either end can be left out: each lies on one side of the median as a coin falls."""
+    tails = accumulate(math.comb(rounds, least) / 2**rounds for least in range(rounds))
+    return max(0, sum(2 * tail <= 1 - CONFIDENCE for tail in tails) - 1)
 
 
 def seconds_of(work: Work, device: torch.device) -> float:

@@ -2,17 +2,12 @@
 
 import json
 import math
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-import torch
-
-from saccade._version import __version__
+from saccade.bench.machine import machine, place, versions
 from saccade.bench.measure import Ratio, speed_ratio
 from saccade.shapes import Bool, Tensor
 from saccade.tasks import Recipe
@@ -128,41 +123,15 @@ def to_jsonl(found: Comparison) -> str:
 
 def facts_of(recipe: Recipe) -> dict[str, str]:
     """Model, training, machine and versions in words."""
-    model, training, host, made_with = recipe.model, recipe.training, machine(), versions()
+    model, training, made_with = recipe.model, recipe.training, versions()
     shape = f"{model.layers} layers, width {model.width}, {model.heads} heads, hidden {model.hidden}"
     steps = f"{training.steps} steps of {training.batch_size}, learning rate {training.learning_rate:g}"
-    place = f"{host['cpu']}, {host['cores']} cores, {host['torch_threads']} torch threads"
     return {
         "model": f"{shape}, {model.position} positions",
         "training": f"{steps}, {training.precision}, seed {training.seed} (data: seed {recipe.data.seed})",
-        "machine": f"{place}, {host['gpu']}" if host["gpu"] else place,
+        "machine": place(),
         "versions": ", ".join(f"{name} {version}" for name, version in made_with.items()),
     }
-
-
-def machine() -> dict[str, str | int | None]:
-    """The machine that the numbers belong to."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "cpu": _cpu_name(),
-        "cores": cores,
-        "torch_threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "system": platform.platform(terse=True),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions that the numbers belong to."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "saccade": __version__}
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _cells(found: Comparison, row: Row) -> tuple[str, ...]:

@@ -39,6 +39,9 @@ class ClassifierSettings:
         pooling: `mean` over real tokens, or the `first` of them.
         dropout: share that is dropped of the embedded input and of each sublayer's output.
         max_length: the longest sequence, for positions that are learned.
+
+    Raises:
+        ValueError: a size, share or name that cannot be.
     """
 
     mechanism: str | tuple[str, ...] = "full"
@@ -53,7 +56,17 @@ class ClassifierSettings:
     max_length: int = 2048
 
     def __post_init__(self) -> None:
-        # Sizes are refused by the parts that have them; these names would be met only after the data is read.
+        # The parts refuse all this too, but are built only after the data is read.
+        for name in ("width", "heads", "layers", "hidden", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(must_be(name, "at least 1", getattr(self, name)))
+        if self.width % self.heads:
+            raise ValueError(must_be("width", f"a multiple of the {self.heads} heads", self.width))
+        if not 0 <= self.dropout < 1:
+            raise ValueError(must_be("dropout", "at least 0 and below 1", self.dropout))
+        if not isinstance(self.mechanism, str) and len(self.mechanism) != self.layers:
+            constraint = f"one, or one for each of the {self.layers} layers"
+            raise ValueError(must_be("mechanism", constraint, list(self.mechanism)))
         for mechanism in (self.mechanism,) if isinstance(self.mechanism, str) else self.mechanism:
             to_mechanism(mechanism)
         if self.position not in POSITIONS:

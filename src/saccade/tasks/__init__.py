@@ -3,20 +3,21 @@
 `TASKS` is the list. A new task is one new file and one line here.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from torch import nn
 
 from saccade import config
-from saccade.data import Split
-from saccade.errors import unknown
+from saccade.data import SOURCES, DataSettings, Split, kind_of
+from saccade.errors import must_be, unknown
 from saccade.tasks import classification
 from saccade.tasks.classification import Recipe
 from saccade.tasks.run_folder import recipe_path
 
-__all__ = ["TASKS", "Recipe", "Task", "load_recipe", "recipe_of"]
+__all__ = ["TASKS", "Recipe", "Task", "load_recipe", "other_data", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,30 @@ def recipe_of(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
         FileNotFoundError: the folder holds no run.
     """
     return load_recipe(recipe_path(folder), overrides)
+
+
+def other_data(folder: Path, source: str | None = None, overrides: Sequence[str] = ()) -> DataSettings | None:
+    """Other data than a run's own, to score its model on; `None` where nothing is changed.
+
+    Where the source changes, the run's options stay as far as the new source reads them. `validation` and `test` do
+    not: they are parts of the old one.
+
+    Args:
+        folder: the run.
+        source: another source.
+        overrides: further changes, such as `"data.length=512"`.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: an unknown source, an override that is not of the data, or one that does not fit.
+    """
+    chosen = [*([] if source is None else [f"data.source={json.dumps(source)}"]), *overrides]
+    for override in overrides:
+        if not override.strip().startswith("data."):
+            raise ValueError(must_be("--set", "a change of the data, such as data.length=512", override))
+    own, changed = recipe_of(folder).data, recipe_of(folder, chosen).data
+    if changed.source == own.source:
+        return changed if chosen else None
+    given = {override.partition("=")[0].strip().removeprefix("data.") for override in overrides}
+    kept = {"source", "seed", *SOURCES[kind_of(changed.source)].options} - {"validation", "test"} | given
+    return DataSettings(**{each.name: getattr(changed, each.name) for each in fields(changed) if each.name in kept})

@@ -27,6 +27,7 @@ from saccade.tasks.run_folder import DataRecord
 from saccade.training import Trained, TrainingSettings, accuracy, half_width
 from saccade.training.process import process_state
 from saccade.training.progress import OnStep
+from saccade.writing import write
 
 SPLITS = ("train", "validation", "test")
 
@@ -167,7 +168,7 @@ def train(recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bo
     """
     process = process_state()
     if process.is_main_process:
-        run_folder.refuse_existing(out)
+        run_folder.refuse_used(out)
     prepared = prepare(recipe)
     if process.is_main_process:
         run_folder.create(out, config.dump(recipe), DataRecord.of(prepared.data))
@@ -195,13 +196,13 @@ def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> 
     return _finish(prepared, out, trained)
 
 
-def evaluate(folder: Path, data: DataSettings | None = None, split: str = "test") -> dict[str, object]:
+def evaluate(folder: Path, data: DataSettings | None = None, split: str | None = None) -> dict[str, object]:
     """Score the model of a run.
 
     Args:
         folder: the run.
         data: other data than the run's own. A file is scored whole, as none of it was trained on.
-        split: `train`, `validation` or `test`, where the data have splits.
+        split: `train`, `validation` or `test`, the last if not given; of data that have splits only.
 
     Returns:
         `accuracy`, its `half_width`, `loss`, `examples`, the `majority_share` (the accuracy of always
@@ -209,15 +210,18 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str = "test"
 
     Raises:
         FileNotFoundError: the folder holds no run, or no trained model yet.
-        ValueError: an unknown split, a label the model was not trained on, or data it cannot read.
+        ValueError: an unknown split, a split of a whole file, a label that is new to the model, or unreadable data.
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     record = run_folder.read_record(folder)
     model = _trained_model(folder)
     settings = recipe.data if data is None else data
     if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
+        if split is not None:
+            raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
         examples, split = _read_file(settings, record), "all"
     else:
+        split = split or "test"
         examples = _read_split(settings, split, record)
     model.to(process_state().device)
     found = score(model, examples, record.vocabulary.pad_id, recipe.training.batch_size)
@@ -251,7 +255,7 @@ def _finish(prepared: Prepared, out: Path, trained: Trained) -> dict[str, object
     metrics |= {"step": trained.step, "steps_per_second": trained.steps_per_second}
     if process_state().is_main_process:
         prepared.model.save(out)
-        run_folder.write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
+        write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
     return metrics
 
 

@@ -12,13 +12,13 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.data import LabelledData, Vocabulary, vocabulary_from_dict
 from saccade.errors import must_be
+from saccade.writing import refuse_existing, write
 
 RECIPE = "recipe.toml"
 DATA = "data.json"
@@ -60,7 +60,7 @@ def create(folder: Path, recipe: str, record: DataRecord) -> None:
         FileExistsError: the folder exists; nothing in it is touched.
         OSError: it cannot be written, as on a full disk; nothing is left of it.
     """
-    refuse_existing(folder)
+    refuse_used(folder)
     folder.mkdir(parents=True)
     try:
         write(folder / RECIPE, recipe)
@@ -77,15 +77,13 @@ def create(folder: Path, recipe: str, record: DataRecord) -> None:
         raise
 
 
-def refuse_existing(folder: Path) -> None:
-    """Refuse a folder, or file, that is already there.
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder, or file, that is already there, and say how to continue a run.
 
     Raises:
-        FileExistsError: saying what to do instead.
+        FileExistsError: it is there.
     """
-    if folder.exists():
-        advice = f"choose another folder, or continue a run with: saccade train --resume {folder}"
-        raise FileExistsError(f"{folder} already exists and is never overwritten; {advice}")
+    refuse_existing(folder, f"choose another folder, or continue a run with: saccade train --resume {folder}")
 
 
 def recipe_path(folder: Path) -> Path:
@@ -119,19 +117,3 @@ def read_record(folder: Path) -> DataRecord:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must be the record of a run's data: {error!r}") from error
-
-
-def write(path: Path, text: str) -> None:
-    """Write a small file whole, or not at all.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(f"could not write {path}: {reason}") from error

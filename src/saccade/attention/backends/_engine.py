@@ -54,7 +54,8 @@ class _Visit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return *backward(grad, *ctx.saved_tensors, *ctx.plan), None, None, None
+        q, k, v, key_mask, out, lse = ctx.saved_tensors
+        return *backward(grad, q, k, v, key_mask, out, lse, *ctx.plan), None, None, None
 
 
 def forward(
@@ -67,9 +68,9 @@ def forward(
 ) -> Parted:
     """The output, in the dtype of the queries, and its log-sum-exp."""
     call = _Call.of(q, k, v, key_mask, softmax)
-    single = len(layout.parts) == 1
-    out, lse = call.forward(layout.parts[0], 0, q.dtype if single else call.work.dtype)
-    for number, part in enumerate(layout.parts[1:], start=1):
+    first, *others = layout.parts
+    out, lse = call.forward(first, 0, q.dtype if not others else call.work.dtype)
+    for number, part in enumerate(others, start=1):
         out, lse = _merged((out, lse), call.forward(part, number, call.work.dtype))
     return out.to(q.dtype), lse
 
@@ -87,10 +88,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries, keys and values. The output is needed only where there are several parts."""
     call = _Call.of(q, k, v, key_mask, softmax)
-    several = out is not None and len(layout.parts) > 1
-    inner = (grad * out).sum(-1, keepdim=True, dtype=call.work.dtype) if several else None
-    total = call.backward(layout.parts[0], 0, grad, lse, inner)
-    for number, part in enumerate(layout.parts[1:], start=1):
+    first, *others = layout.parts
+    inner = (grad * out).sum(-1, keepdim=True, dtype=call.work.dtype) if out is not None and others else None
+    total = call.backward(first, 0, grad, lse, inner)
+    for number, part in enumerate(others, start=1):
         for mine, more in zip(total, call.backward(part, number, grad, lse, inner), strict=True):
             mine.add_(more)
     grad_q, grad_k, grad_v = (each.to(q.dtype) for each in total)

@@ -72,10 +72,10 @@ def causal_by_features(
     k: Float[Tensor, "m n d"],
     v: Float[Tensor, "m n e"],
     real: Float[Tensor, "m n 1"] | None,
-    earlier: Sums,
+    earlier: Sums | None,
     phi: FeatureMap,
 ) -> Float[Tensor, "m n e"]:
-    """What each query gets from the keys up to its own position, and from the sums over earlier ones."""
+    """What each query gets from the keys up to its own position, and from the sums over earlier ones if there are."""
     n = q.shape[1]
     if not n:
         return v
@@ -83,6 +83,8 @@ def causal_by_features(
     if fill:
         q, k, v = (pad(x, (0, 0, 0, fill)) for x in (q, k, v))
         real = None if real is None else pad(real, (0, 0, 0, fill))
+    if earlier is None:
+        earlier = Sums(*(k.new_zeros(len(k), phi.size(k.shape[2]), dim) for dim in (v.shape[2], 1)))
     flat = (x.contiguous() for x in (q, k, v))
     return _Causal.apply(*flat, real, *earlier, phi)[:, :n]
 
@@ -162,22 +164,23 @@ class _Asked(torch.autograd.Function):
             phi_q = phi.features(work, "q", cut.of(q))
             weight = _never_zero(torch.bmm(phi_q, z[cut.heads], out=cut.of(total)))
             torch.bmm(phi_q, s[cut.heads], out=cut.of(out)).div_(weight)
-        ctx.save_for_backward(q, s, z, out, total)
+        ctx.save_for_backward(q, s, z, total)
         ctx.phi = phi
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, s, z, out, total = ctx.saved_tensors
+        q, s, z, total = ctx.saved_tensors
         work, grad = Workspace(q.dtype, q.device), grad.contiguous()
         grad_q, grad_s, grad_z = torch.empty_like(q), torch.zeros_like(s), torch.zeros_like(z)
         for cut in _cuts(*q.shape[:2]):
             phi_q = ctx.phi.features(work, "q", cut.of(q))
-            to_sum, to_weight = _from_output(work, cut.of(grad), cut.of(out), cut.of(total))
+            to_sum = torch.div(cut.of(grad), cut.of(total), out=work.take("to_sum", *cut.of(grad).shape))
+            back = torch.bmm(to_sum, s[cut.heads].mT, out=work.take("back", *phi_q.shape))
+            to_weight = _to_weight(work, (phi_q, back)).div_(cut.of(total))
             grad_s[cut.heads].baddbmm_(phi_q.mT, to_sum)
             grad_z[cut.heads].baddbmm_(phi_q.mT, to_weight)
-            back = torch.bmm(to_sum, s[cut.heads].mT, out=work.take("back", *phi_q.shape))
             back.baddbmm_(to_weight, z[cut.heads].mT)
             cut.of(grad_q).copy_(ctx.phi.slope(cut.of(q), phi_q, back))
         return grad_q, grad_s, grad_z, None
@@ -188,13 +191,14 @@ def _never_zero(weight: Float[Tensor, "m n 1"]) -> Float[Tensor, "m n 1"]:
     return weight.masked_fill_(weight == 0, 1)
 
 
-def _from_output(
-    work: Workspace, grad: Float[Tensor, "m n e"], out: Float[Tensor, "m n e"], total: Float[Tensor, "m n 1"]
-) -> tuple[Float[Tensor, "m n e"], Float[Tensor, "m n 1"]]:
-    """The gradients of the weighted sum and of the sum of weights, whose quotient the output is."""
-    to_sum = torch.div(grad, total, out=work.take("to_sum", *grad.shape))
-    product = torch.mul(to_sum, out, out=work.take("product", *grad.shape))
-    return to_sum, torch.sum(product, -1, keepdim=True, out=work.take("to_weight", *total.shape)).neg_()
+def _to_weight(work: Workspace, *products: tuple[Tensor, Tensor]) -> Float[Tensor, "m n 1"]:
+    """The gradient of the sum of weights, but for its division by that sum.
+
+    It is the product of output and gradient with the sign turned, here from the factors that make up the output,
+    because the output is not kept.
+    """
+    sums = (torch.mul(*pair, out=work.take("product", *pair[0].shape)).sum(-1, keepdim=True) for pair in products)
+    return sum(sums, start=products[0][0].new_zeros(())).neg_()
 
 
 class _Causal(torch.autograd.Function):
@@ -215,32 +219,34 @@ class _Causal(torch.autograd.Function):
             torch.sum(pairs, -1, keepdim=True, out=total_c)
             weight = _never_zero(total_c.baddbmm_(phi_q, z_c))
             torch.bmm(pairs, v_c, out=out_c).baddbmm_(phi_q, s_c).div_(weight)
-        ctx.save_for_backward(q, k, v, real, out, total, *begun)
+        ctx.save_for_backward(q, k, v, real, total, *begun)
         ctx.phi = phi
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, real, out, total, *begun = ctx.saved_tensors
+        q, k, v, real, total, *begun = ctx.saved_tensors
         work, phi, grad = Workspace(q.dtype, q.device), ctx.phi, grad.contiguous()
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         features = phi.size(q.shape[2])
         back = v.new_zeros(len(v), features, v.shape[2]), v.new_zeros(len(v), features, 1)
         for number, cut in reversed(list(enumerate(_cuts(*q.shape[:2])))):
             phi_q, phi_k = phi.features(work, "q", cut.of(q)), _keys(work, k, real, cut, phi)
-            to_sum, to_weight = _from_output(work, cut.of(grad), cut.of(out), cut.of(total))
-            phi_q, phi_k, v_c, grad_v_c, to_sum, to_weight = _chunked(
-                phi_q, phi_k, cut.of(v), cut.of(grad_v), to_sum, to_weight
+            to_sum = torch.div(cut.of(grad), cut.of(total), out=work.take("to_sum", *cut.of(grad).shape))
+            phi_q, phi_k, v_c, grad_v_c, to_sum, total_c = _chunked(
+                phi_q, phi_k, cut.of(v), cut.of(grad_v), to_sum, cut.of(total)
             )
             s_c, z_c = _sums_before(work, phi_k, v_c, [each.clone() for each in begun[2 * number : 2 * number + 2]])
-            s_b, z_b = _sums_behind(work, phi_q, to_sum, to_weight, [each[cut.heads] for each in back])
             square = *phi_q.shape[:2], phi_q.shape[1]
             pairs = torch.bmm(phi_q, phi_k.mT, out=work.take("pairs", *square)).tril_()
-            to_pairs = torch.bmm(to_sum, v_c.mT, out=work.take("to_pairs", *square)).add_(to_weight).tril_()
+            to_pairs = torch.bmm(to_sum, v_c.mT, out=work.take("to_pairs", *square))
+            to_q = torch.bmm(to_sum, s_c.mT, out=work.take("to_q", *phi_q.shape))
+            to_weight = _to_weight(work, (pairs, to_pairs), (phi_q, to_q)).div_(total_c)
+            s_b, z_b = _sums_behind(work, phi_q, to_sum, to_weight, [each[cut.heads] for each in back])
             torch.bmm(pairs.mT, to_sum, out=grad_v_c).baddbmm_(phi_k, s_b)
-            to_q = torch.bmm(to_pairs, phi_k, out=work.take("to_q", *phi_q.shape))
-            to_q.baddbmm_(to_sum, s_c.mT).baddbmm_(to_weight, z_c.mT)
+            to_pairs.add_(to_weight).tril_()
+            to_q.baddbmm_(to_pairs, phi_k).baddbmm_(to_weight, z_c.mT)
             to_k = torch.bmm(to_pairs.mT, phi_q, out=work.take("to_k", *phi_k.shape))
             to_k.baddbmm_(v_c, s_b.mT).add_(z_b.mT)
             rows = *cut.of(q).shape[:2], features

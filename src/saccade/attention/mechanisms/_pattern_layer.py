@@ -5,9 +5,9 @@ import math
 import torch
 
 from saccade.attention.backends.dense import dense
-from saccade.attention.dispatch import attend
+from saccade.attention.dispatch import attend, computed
 from saccade.attention.layout import layout
-from saccade.attention.mechanism import AttentionLayer, Cost, check_sizes, tensor_bytes
+from saccade.attention.mechanism import AttentionLayer, Cost, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, kept, key_values
 from saccade.attention.patterns import Full, Pattern
 from saccade.attention.states import validate_initial, validate_prefill, validate_state, validate_step
@@ -122,6 +122,14 @@ def pattern_cost(
 ) -> Cost:
     """Two products for each allowed pair: scores, and weighted values. Pairs are counted without an n * n array."""
     kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
-    pairs = layout(pattern.bind(n_q, n_k, heads=heads)).pairs
-    moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
-    return Cost(flops=2 * pairs * (head_dim + value_dim), pairs=pairs, bytes=moved)
+    bound = pattern.bind(n_q, n_k, heads=heads)
+    pairs, per_pair = layout(bound).pairs, 2 * (head_dim + value_dim)
+    visited, mask = computed(bound)
+    sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
+    return Cost(
+        flops=per_pair * pairs,
+        pairs=pairs,
+        bytes=tensor_bytes(*sizes),
+        wasted=per_pair * (visited - pairs),
+        kept=kept_bytes(*sizes) + 4 * mask,
+    )

@@ -5,7 +5,7 @@ Cost: O(n^2 d) time; memory O(n d), as torch's fused kernel never stores the wei
 
 from dataclasses import dataclass
 
-from saccade.attention.mechanism import Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanism import Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._pattern_layer import PatternLayer, pattern_claims
 from saccade.attention.patterns import Full
 from saccade.claims import Claims
@@ -48,5 +48,5 @@ class FullAttention(Mechanism):
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
         seen = min(n_q, n_k)
         pairs = heads * (seen * (seen + 1) // 2 + (n_q - seen) * n_k if causal else n_q * n_k)
-        moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
-        return Cost(flops=2 * pairs * (head_dim + value_dim), pairs=pairs, bytes=moved)
+        sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
+        return Cost(2 * pairs * (head_dim + value_dim), pairs, tensor_bytes(*sizes), kept=kept_bytes(*sizes))

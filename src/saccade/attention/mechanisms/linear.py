@@ -15,9 +15,10 @@ from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import Workspace
 from saccade.attention.inputs import hide, validate
-from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._feature_map import (
     CHUNK,
+    ROWS,
     FeatureMap,
     Sums,
     asked,
@@ -144,11 +145,15 @@ def _causal(
         key_mask = k.new_ones(k.shape[0], k.shape[2], dtype=torch.bool) if key_mask is None else key_mask
         k, v, key_mask = pad(k, (0, 0, 0, missing)), pad(v, (0, 0, 0, missing)), pad(key_mask, (0, missing))
     real = _real(key_mask, k)
-    begin, own = slice(0, q_start), slice(q_start, end)
-    earlier = sums_of(_flat(k)[:, begin], _flat(v)[:, begin], None if real is None else real[:, begin], PHI)
-    k, v, s, z = (x.repeat_interleave(group, 0) for x in (_flat(k)[:, own], _flat(v)[:, own], *earlier))
-    real = None if real is None else real[:, own].repeat_interleave(group, 0)
-    return causal_by_features(_flat(q), k, v, real, Sums(s, z), PHI).unflatten(0, q.shape[:2])
+    real = None if real is None else real.repeat_interleave(group, 0)
+    k, v = (_flat(x) if group == 1 else _flat(x).repeat_interleave(group, 0) for x in (k, v))
+    earlier = None
+    if q_start:
+        before = None if real is None else real[:, :q_start]
+        earlier = sums_of(k[:, :q_start], v[:, :q_start], before, PHI)
+    real = None if real is None else real[:, q_start:end]
+    out = causal_by_features(_flat(q), k[:, q_start:end], v[:, q_start:end], real, earlier, PHI)
+    return out.unflatten(0, q.shape[:2])
 
 
 def _flat(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "m n d"]:
@@ -204,12 +209,14 @@ class LinearAttention(Mechanism):
     ) -> Cost:
         """Keys times values, queries times their sum; causally also the pairs within chunks."""
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
-        moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
+        sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
+        moved, sums = tensor_bytes(*sizes), head_dim * (value_dim + 1)
         if not causal:
-            flops = 2 * heads * (n_q + n_k) * head_dim * (value_dim + 1)
-            return Cost(flops, 0, moved)
-        chunks = -(-n_q // CHUNK)
-        pairs = heads * chunks * CHUNK**2
-        products = pairs * (head_dim + value_dim) + heads * chunks * CHUNK * head_dim * (2 * value_dim + 1)
-        states = 4 * heads * chunks * head_dim * (value_dim + 1)
-        return Cost(2 * products, pairs, moved + states)
+            flops = 2 * (kv_heads * n_k * head_dim * value_dim + heads * n_q * sums)
+            return Cost(flops, 0, moved, kept=kept_bytes(*sizes) + 4 * kv_heads * sums)
+        chunk = min(CHUNK, n_q)
+        chunks, cuts = -(-n_q // chunk), -(-n_q // ROWS)
+        n, pairs = chunks * chunk, heads * chunks * chunk**2
+        flops = 2 * (pairs * (head_dim + value_dim) + heads * n * (head_dim * value_dim + sums))
+        kept = kept_bytes(n, n, heads, heads, head_dim, value_dim) + 4 * heads * cuts * sums
+        return Cost(flops, pairs, moved + 8 * heads * chunks * sums, kept=kept)

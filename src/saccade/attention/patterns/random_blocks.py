@@ -58,8 +58,8 @@ class Random(Pattern):
         """Whether the key's block was drawn for the query's block."""
         draws = _draws(self, scope).to(at.q.device)
         row = (at.q // self.block - scope.q_start // self.block).clamp(0, max(draws.shape[2] - 1, 0))
-        example = at.b if draws.shape[0] > 1 else torch.zeros_like(at.b)
-        head = at.h if draws.shape[1] > 1 else torch.zeros_like(at.h)
+        example = at.b if draws.shape[0] > 1 else at.b.new_zeros(())  # no axis of its own: the mask is one for all
+        head = at.h if draws.shape[1] > 1 else at.h.new_zeros(())
         seen = torch.zeros_like(at.q + at.k, dtype=torch.bool)
         for step in range(self.blocks):
             seen = seen | (draws[example, head, row, step] == at.k // self.block)
