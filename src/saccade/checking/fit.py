@@ -12,7 +12,7 @@ from torch import nn
 
 from saccade.checking.calling import Format, TargetFailure, call, prepared, ready
 from saccade.checking.draws import Inputs, Shape, scaled
-from saccade.checking.target import COMMON_WIDTHS, Target
+from saccade.checking.target import COMMON_WIDTHS, MASKS, Target
 
 # Unlike any dim that is tried, so that a transposed output shows; a target that cuts blocks may refuse the first.
 TRIAL_LENGTHS = (192, 640)
@@ -55,8 +55,8 @@ def accepts(target: Target, form: Format, n: int, seed: int, causal: bool = Fals
 
 def uses(target: Target, form: Format, option: str, seed: int) -> bool:
     """Whether the target takes an option that only its `**kwargs` could take, rather than refusing its name."""
-    if not target.swallows:
-        return option in target.mask_options
+    if not target.swallows or option not in MASKS:
+        return option in target.options
     n = TRIAL_LENGTHS[0]
     inputs = form.shape.draw(2, n, n, torch.Generator().manual_seed(seed))
     options = {"key_mask": torch.ones(2, n, dtype=torch.bool, device=form.device), "causal": True}

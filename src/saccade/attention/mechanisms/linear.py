@@ -107,7 +107,7 @@ class LinearAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """Everything but equality with a softmax."""
-        return Claims(causal=True, cross=True, any_length=True, any_mask=True, normalised=True)
+        return Claims(causal=True, cross=True, any_length=True, any_mask=True, normalised=True, unordered=True)
 
     def build(
         self,

@@ -1,0 +1,124 @@
+"""A target that decodes: one token at a time, each call with the state that the one before gave.
+
+The interface, on q, k, v (on x, with x in their place):
+
+    state = layer.initial_state(batch)
+    out, state = layer.prefill(q, k, v)             # the first n tokens at once; a layer need not have it
+    out, state = layer.step(q, k, v, state)         # the next one: q [b h 1 d]
+
+`dtype` and `device` are given to `initial_state`, and `key_mask` to the other two, if they take them. A state is a
+tree of tuples, lists and dicts with tensors as leaves.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from saccade.checking.calling import Format, TargetFailure, output, ready, sheltered
+from saccade.checking.draws import Inputs
+from saccade.checking.target import Forward
+from saccade.shapes import Bool, Tensor
+
+
+class Stream:
+    """One copy of the target, decoding. Outputs are float64 on the CPU, like those of a `Subject`.
+
+    Raises:
+        TargetFailure: it cannot decode; and from every method, if the target raises or returns something else.
+    """
+
+    def __init__(self, forward: Forward, form: Format) -> None:
+        reason = cannot_stream(forward, form.shape.names)
+        if reason:
+            raise TargetFailure(reason)
+        self._forward: Any = forward
+        self._form = form
+
+    @property
+    def masked(self) -> bool:
+        """Whether `step` takes a key mask."""
+        return _takes(self._forward.step, "key_mask")
+
+    @property
+    def prefills(self) -> bool:
+        """Whether there is a `prefill`."""
+        return callable(getattr(self._forward, "prefill", None))
+
+    def start(self, batch: int) -> Any:
+        """The state before the first token."""
+        make, form = self._forward.initial_state, self._form
+        wanted = {"dtype": form.dtype, "device": form.device}
+        named = {name: value for name, value in wanted.items() if _takes(make, name)}
+        arguments = (batch,) if _positional(make) else ()
+        state = self._run(lambda: make(*arguments, **named), f"initial_state({batch})")
+
+        def fitting(leaf: Tensor) -> Tensor:
+            return leaf.to(form.device, form.dtype if leaf.is_floating_point() else None)
+
+        return state if "dtype" in named else mapped(state, fitting)
+
+    def step(self, token: Inputs, state: Any, key_mask: Bool[Tensor, "b 1"] | None = None) -> tuple[Tensor, Any]:
+        """The output of the next token, and the state behind it."""
+        given, masks = ready(token, self._form), self._masks(self._forward.step, key_mask)
+        return self._pair(lambda: self._forward.step(*given, state, **masks), token, "step")
+
+    def prefill(self, inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None = None) -> tuple[Tensor, Any]:
+        """The outputs of the first tokens, and the state behind them."""
+        given, masks = ready(inputs, self._form), self._masks(self._forward.prefill, key_mask)
+        return self._pair(lambda: self._forward.prefill(*given, **masks), inputs, f"prefill (n={inputs[0].shape[-2]})")
+
+    def _masks(self, method: Callable[..., Any], key_mask: Tensor | None) -> dict[str, Tensor]:
+        takes = key_mask is not None and _takes(method, "key_mask")
+        return {"key_mask": key_mask.to(self._form.device, copy=True)} if takes else {}
+
+    def _pair(self, call: Callable[[], Any], inputs: Inputs, words: str) -> tuple[Tensor, Any]:
+        pair = self._run(call, words)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TargetFailure(f"{words}: returned {type(pair).__name__}, not (output, state)")
+        out = output(pair[0], self._form, inputs, words)
+        return out.to("cpu", torch.float64, copy=True), pair[1]
+
+    def _run(self, call: Callable[[], Any], words: str) -> Any:
+        with torch.no_grad():
+            return sheltered(call, self._form, words)
+
+
+def cannot_stream(forward: Forward, names: tuple[str, ...]) -> str:
+    """Why a forward pass cannot decode token by token; empty if it can.
+
+    Args:
+        forward: the forward pass.
+        names: what its inputs are called.
+    """
+    missing = [name for name in ("initial_state", "step") if not callable(getattr(forward, name, None))]
+    if missing:
+        return f"it has no {' and no '.join(missing)}"
+    try:
+        inspect.signature(getattr(forward, "step")).bind(*names, "state")  # noqa: B009 - a callable has no step
+    except TypeError:
+        return f"its step does not take ({', '.join(names)}, state)"
+    return ""
+
+
+def mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same tree with every tensor changed."""
+    if isinstance(state, torch.Tensor):
+        return change(state)
+    if isinstance(state, dict):
+        return {key: mapped(part, change) for key, part in state.items()}
+    if isinstance(state, tuple | list):
+        parts = [mapped(part, change) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    return state
+
+
+def _takes(method: Callable[..., Any], name: str) -> bool:
+    return name in inspect.signature(method).parameters
+
+
+def _positional(method: Callable[..., Any]) -> bool:
+    """Whether it takes any argument by position."""
+    never = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    return any(parameter.kind not in never for parameter in inspect.signature(method).parameters.values())
