@@ -272,10 +272,10 @@ def _probes(wanted: bool) -> bool:
 @contextlib.contextmanager
 def _nothing_on_stdout() -> Iterator[None]:
     """Send all that a target prints to stderr, its subprocesses and extensions too, so that JSON stays JSON."""
-    stdout = 1
+    stdout, stderr = 1, 2
     with contextlib.redirect_stdout(sys.stderr):
         kept = os.dup(stdout)
-        os.dup2(sys.__stderr__.fileno(), stdout)
+        os.dup2(stderr, stdout)
         try:
             yield
         finally:

@@ -73,10 +73,8 @@ def check(
     reason = cannot_stream(read.make(), form.shape.names)
     terms = read_terms(on, lambda option: uses(read, form, option, seed), reason, claims, causal)
     subjects = modes(read, form, terms, seed)
-    rows = [row for row in TABLE if row.name in chosen]
-    skipped = {
-        row.name: Result(row.name, "not claimed", None, "left out by skip") for row in rows if row.name in left_out
-    }
+    skipped = {name: Result(name, "not claimed", None, "left out by skip") for name in left_out}
+    rows = (row for row in TABLE if row.name in chosen)
     return Report(tuple(skipped.get(row.name) or _result(row, PROBES[row.name], subjects) for row in rows))
 
 

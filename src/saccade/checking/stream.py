@@ -11,7 +11,7 @@ tree of tuples, lists and dicts with tensors as leaves.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -37,14 +37,13 @@ class Stream:
         self._form = form
 
     @property
-    def masked(self) -> bool:
-        """Whether `step` takes a key mask."""
-        return _takes(self._forward.step, "key_mask")
-
-    @property
     def prefills(self) -> bool:
         """Whether there is a `prefill`."""
         return callable(getattr(self._forward, "prefill", None))
+
+    def takes_mask(self, method: str) -> bool:
+        """Whether that method takes a key mask."""
+        return _takes(getattr(self._forward, method), "key_mask")
 
     def start(self, batch: int) -> Any:
         """The state before the first token."""
@@ -61,17 +60,16 @@ class Stream:
 
     def step(self, token: Inputs, state: Any, key_mask: Bool[Tensor, "b 1"] | None = None) -> tuple[Tensor, Any]:
         """The output of the next token, and the state behind it."""
-        given, masks = ready(token, self._form), self._masks(self._forward.step, key_mask)
+        given, masks = ready(token, self._form), self._masks(key_mask)
         return self._pair(lambda: self._forward.step(*given, state, **masks), token, "step")
 
     def prefill(self, inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None = None) -> tuple[Tensor, Any]:
         """The outputs of the first tokens, and the state behind them."""
-        given, masks = ready(inputs, self._form), self._masks(self._forward.prefill, key_mask)
+        given, masks = ready(inputs, self._form), self._masks(key_mask)
         return self._pair(lambda: self._forward.prefill(*given, **masks), inputs, f"prefill (n={inputs[0].shape[-2]})")
 
-    def _masks(self, method: Callable[..., Any], key_mask: Tensor | None) -> dict[str, Tensor]:
-        takes = key_mask is not None and _takes(method, "key_mask")
-        return {"key_mask": key_mask.to(self._form.device, copy=True)} if takes else {}
+    def _masks(self, key_mask: Tensor | None) -> dict[str, Tensor]:
+        return {} if key_mask is None else {"key_mask": key_mask.to(self._form.device, copy=True)}
 
     def _pair(self, call: Callable[[], Any], inputs: Inputs, words: str) -> tuple[Tensor, Any]:
         pair = self._run(call, words)
@@ -112,6 +110,15 @@ def mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
         parts = [mapped(part, change) for part in state]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     return state
+
+
+def leaves(state: Any) -> Iterator[Tensor]:
+    """The tensors of a tree."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | tuple | list):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from leaves(part)
 
 
 def _takes(method: Callable[..., Any], name: str) -> bool:

@@ -78,7 +78,7 @@ class Subject:
         """New standard normal inputs of length n, float64."""
         return self._form.shape.draw(b, n, n if n_k is None else n_k, self._generator)
 
-    def noise(self, like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def noise(self, like: Tensor) -> Float[Tensor, "..."]:
         """Standard normal numbers of the same shape, without touching torch's global generator."""
         return torch.randn(like.shape, generator=self._generator, dtype=torch.float64)
 

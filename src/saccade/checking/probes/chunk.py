@@ -5,6 +5,7 @@ in decoding. Without causality a chunk gets all keys; with it, only those up to 
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 
@@ -21,8 +22,8 @@ def chunk(subject: Subject) -> Iterator[Finding]:
     """Each row of the whole call, beside the same row of the call for its chunk alone."""
     if subject.draws_noise:
         return
-    claimed_alone = subject.terms.guessed or subject.terms.cross  # queries and keys of two lengths, not causal
-    for causal in (causal for causal in subject.terms.causal if causal or claimed_alone):
+    both = subject.terms.guessed or subject.terms.cross  # not causally, queries and keys are of two lengths
+    for causal in (causal for causal in subject.terms.causal if causal or both):
         for n in subject.usable(subject.one_of(13, 16), subject.one_of(250, 256), 640):
             for mask in (None, right_padding(2, n)) if subject.masked else (None,):
                 yield from _chunks(subject, n, mask, causal)
@@ -32,14 +33,14 @@ def _chunks(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: 
     inputs = subject.draw(n)
     want = subject(inputs, mask, causal)
     rows = torch.ones(2, n, dtype=torch.bool) if mask is None else mask
-    bounds = [(start, min(n, start + size)) for size in SIZES[n] for start in range(0, n, size)]
-    for start, stop in (*bounds, (n - 1, n)):
-        if not subject.accepts(stop - start):
+    cuts = {f"queries were computed in chunks of {size}": range(0, n, size) for size in SIZES.get(n, ())}
+    cuts["the last query was computed alone"] = range(n - 1, n)
+    for what, starts in cuts.items():
+        bounds = list(pairwise((*starts, n)))
+        if not all(subject.accepts(length) for length in {stop - start for start, stop in bounds}):
             continue
-        got = subject.part(inputs, start, stop, stop if causal else n, mask, causal)
-        what = f"when queries {start} to {stop - 1} were computed alone ({_told(n, mask, causal)})"
-        yield difference(got, want[..., start:stop, :], rows[:, start:stop], what)
-
-
-def _told(n: int, mask: Tensor | None, causal: bool) -> str:
-    return f"n={n}{', causal' if causal else ''}{'' if mask is None else ', right padding'}"
+        got = want.clone()
+        for start, stop in bounds:
+            got[..., start:stop, :] = subject.part(inputs, start, stop, stop if causal else n, mask, causal)
+        told = f"(n={n}{', causal' if causal else ''}{'' if mask is None else ', right padding'})"
+        yield difference(got, want, rows, f"when {what} {told}")

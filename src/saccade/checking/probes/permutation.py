@@ -25,7 +25,7 @@ def permutation(subject: Subject) -> Iterator[Finding]:
     """
     if subject.draws_noise:
         return
-    lengths = subject.usable(13, 63, 64, 250, 256, 640)
+    lengths = subject.usable(13, 63, 64, subject.one_of(250, 256), 640)
     for n in lengths:
         mask = torch.ones(2, n, dtype=torch.bool)
         for order in (torch.arange(n).flip(0).expand(2, n), _shuffled(subject, mask)):

@@ -43,8 +43,9 @@ def prefix_causality(subject: Subject) -> Iterator[Finding]:
 
 def _each_cut(subject: Subject, n: int, cuts: Iterable[int]) -> Iterator[Finding]:
     """One new draw behind every cut: a leak may sit at a single position, or at the seams of some chunk size."""
-    inputs, other = subject.draw(n), subject.draw(n)
-    position = torch.arange(n).expand(len(inputs[0]), n)
+    b = 1 if n == LONG else 2
+    inputs, other = subject.draw(n, b=b), subject.draw(n, b=b)
+    position = torch.arange(n).expand(b, n)
     want = subject(inputs, None, causal=True)
     for p in cuts:
         changed = replaced(inputs, position > p, other)

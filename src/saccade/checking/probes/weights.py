@@ -48,8 +48,8 @@ def _look(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: bo
     allowed = real[:, None] & torch.ones(n, n, dtype=torch.bool).tril(0 if causal else n)
     empty = ~allowed.any(dim=2)
     barred = ~allowed[:, None, :, columns]
-    yield _largest(torch.where(barred, found.abs(), 0), real | empty, columns, f"hidden or later, is not 0 {told}")
-    yield _largest((-found).clamp(min=0), real, columns, f"is negative {told}")
+    yield _largest(torch.where(barred, found.abs(), 0), real | empty, columns, f"the key is hidden or later {told}")
+    yield _largest((-found).clamp(min=0), real, columns, f"it is negative {told}")
     # A pattern may show a query nothing at all: the claim is only about queries that see anything.
     counted = real if subject.terms.guessed else real & (total != 0).any(dim=(1, 3))
     yield difference(total, torch.ones_like(total), counted, f"from 1 {told}", "sum of weights")
@@ -79,4 +79,7 @@ def _largest(
     gap = torch.where(spread(rows, gap), gap, 0)
     gap = torch.where(gap.isfinite(), gap, math.inf)
     worst = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
-    return Finding(gap[worst].item(), f"weight of key {columns[worst[-1]]} at {place(worst)} {told}")
+    where = place(worst)
+    return Finding(
+        gap[worst].item(), f"weight of key {columns[worst[-1]]} at {where} is off by {gap[worst]:.1e}: {told}"
+    )
