@@ -9,6 +9,7 @@ import pytest
 
 from saccade import __main__, __version__
 from saccade.attention import MECHANISMS
+from saccade.claims import PROBES
 from saccade.cli import run
 from saccade.training import Interrupted
 

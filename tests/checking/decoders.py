@@ -1,4 +1,4 @@
-"""Layers that decode token by token from a cache of keys and values: a right one, and one for each way to get it wrong."""
+"""Layers that decode token by token from a cache of keys and values: right ones, and one for each way to go wrong."""
 
 from typing import NamedTuple
 
@@ -40,9 +40,8 @@ class ForgetsTheOldest(Cached):
     # a ring buffer that is one too small: wrong from token 128 on
     def step(self, q, k, v, state, key_mask=None):
         state = self.longer(k, v, state, key_mask)
-        return super().step(
-            q, k[:, :, :0], v[:, :, :0], State(*(x[..., -128:, :] for x in state[:2]), state.seen[:, -128:])
-        )
+        state = State(state.k[:, :, -128:], state.v[:, :, -128:], state.seen[:, -128:])
+        return weights(q, state.k, visible(q, state.k, state.seen)) @ state.v, state
 
 
 class PrefillLosesItsRest(Cached):

@@ -57,7 +57,7 @@ def _excuse(subject: Subject, stream: Stream) -> None:
         if isinstance(failure.__cause__, NotImplementedError):
             raise NotClaimed(str(failure)) from failure
     if "causal" in subject.terms.missing and subject.sees_later_tokens(subject.one_of(13, 300)):
-        raise NotClaimed("the whole call takes no causal and is not causal: there is nothing to compare a step with")
+        raise NotClaimed("the whole call is not causal and takes no causal")
 
 
 def _prefilled(

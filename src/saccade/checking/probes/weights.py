@@ -79,7 +79,5 @@ def _largest(
     gap = torch.where(spread(rows, gap), gap, 0)
     gap = torch.where(gap.isfinite(), gap, math.inf)
     worst = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
-    where = place(worst)
-    return Finding(
-        gap[worst].item(), f"weight of key {columns[worst[-1]]} at {where} is off by {gap[worst]:.1e}: {told}"
-    )
+    size, key = gap[worst].item(), columns[worst[-1]]
+    return Finding(size, f"weight of key {key} at {place(worst)} is off by {size:.1e}: {told}")
