@@ -59,7 +59,7 @@ def read_terms(
         missing["normalised"] = "weights can be seen on q, k and v only"
     for name in ("q_start",) if on == "qkv" else ("q_start", "context"):
         if not takes(name):
-            missing["q_start"] = f"the signature takes no {name}"
+            missing.setdefault("q_start", f"the signature takes no {name}")
     if claims is not None and not claims.cross and "causal" in missing:
         missing.setdefault("q_start", "its claims name neither causal nor cross")
     return Terms(
