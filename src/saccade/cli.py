@@ -317,7 +317,8 @@ def check(
             spec = to_mechanism(target)
             if on != "qkv":
                 raise ValueError(must_be("on", "qkv for a mechanism", on))
-            claims, attention = spec.claims, spec.build(heads=2, head_dim=width or 8)
+            # Values of another dim than keys, so that neither is taken for the other.
+            claims, attention = spec.claims, spec.build(heads=2, head_dim=width or 8, value_dim=5)
         report = check_target(attention, on=on, claims=claims, causal=causal, width=width, skip=skip or ())
     _print(report.to_json() if as_json else report.table())
     if not report.passed:

@@ -16,11 +16,15 @@ class State(NamedTuple):
 class Cached(nn.Module):
     """Causal softmax attention; the methods below are what the wrong ones replace."""
 
+    def __init__(self, heads=2):
+        super().__init__()
+        self.heads = heads
+
     def forward(self, q, k, v, key_mask=None, causal=False):
         return right(q, k, v, key_mask, causal)
 
     def initial_state(self, batch, dtype=None):
-        nothing = torch.zeros(batch, 2, 0, 8, dtype=dtype)
+        nothing = torch.zeros(batch, self.heads, 0, 8, dtype=dtype)
         return State(nothing, nothing, torch.zeros(batch, 0, dtype=torch.bool))
 
     def longer(self, k, v, state, key_mask):

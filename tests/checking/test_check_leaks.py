@@ -68,9 +68,9 @@ ONE_OF_EACH_KIND = [
     "empty_is_uniform",
     "even_only",
     "keys_detached",
-    "scaled_by_queries",
-    "order_in_long_inputs",
-    "values_squashed",
+    "q_start_ignored",
+    "keys_beyond_500_dropped",
+    "negative_weights",
 ]
 
 
