@@ -242,6 +242,16 @@ def wide_window(q, k, v, key_mask=None, causal=False):
     return windowed(q, k, v, key_mask, causal, window=40)
 
 
+def pooled_far_away(q, k, v, key_mask=None, causal=False):
+    # no defect either: a block of 32 is seen token by token, all others as means; every query sees every key
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    block = torch.arange(q.shape[2]) // 32
+    same = (block[:, None] == block).to(q.dtype)
+    means = same / same.sum(-1, keepdim=True)
+    far, near = weights(q, means @ k, visible(q, k, key_mask, causal)), weights(q, k, visible(q, k, key_mask, causal))
+    return (near * same) @ v + (far * (1 - same)) @ means @ v
+
+
 def order_in_long_inputs(q, k, v, key_mask=None, causal=False):
     # a positional bias that a long-context path adds by mistake, the same for all queries
     shift = torch.linspace(0, 1, k.shape[2], dtype=k.dtype)[:, None] if k.shape[2] > 100 else 0

@@ -17,7 +17,7 @@ from saccade.checking.target import COMMON_WIDTHS, MASKS, Target
 
 # Unlike any dim that is tried, so that a transposed output shows; a target that cuts blocks may refuse the first.
 TRIAL_LENGTHS = (192, 640)
-HEADS = (2, 4, 1, 8, 3, 6, 12, 16)
+HEADS = (2, 4, 1, 8, 3, 12)
 HEAD_DIMS = (8, 16, 32, 64)
 WIDTHS = (64, 32, 16, 8, 128, 256, 512, 768)
 DTYPES = (torch.float64, torch.float32)
