@@ -113,6 +113,16 @@ class OtherStep(Cached):
         raise AssertionError("never called")
 
 
+class NeedsMore(Cached):
+    def initial_state(self, batch, length):
+        raise AssertionError("never called")
+
+
+class OtherPrefill(Cached):
+    def prefill(self, prompt):
+        raise AssertionError("never called")
+
+
 class NotWritten(Cached):
     def initial_state(self, batch, dtype=None):
         raise NotImplementedError("later")

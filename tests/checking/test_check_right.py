@@ -27,7 +27,9 @@ def test_right_attention_passes_every_probe(target):
     assert report.passed
 
 
-@pytest.mark.parametrize("target", [decoders.Cached, decoders.TupleAlone, lambda: decoders.Cached(heads=3)])
+@pytest.mark.parametrize(
+    "target", [decoders.Cached, decoders.TupleAlone, decoders.OtherPrefill, lambda: decoders.Cached(heads=3)]
+)
 def test_right_decoding_passes(target):
     assert statuses(check(target, probes=["step"])) == {"step": "passed"}
 
@@ -84,6 +86,7 @@ def test_always_causal_attention_owes_nothing_to_the_order_of_keys():
     [
         (subjects.right, "it has no initial_state and no step"),
         (decoders.OtherStep, "its step does not take (q, k, v, state)"),
+        (decoders.NeedsMore, "its initial_state needs more than the number of examples"),
         (decoders.NotWritten, "initial_state(3): NotImplementedError: later"),
         (
             decoders.NotCausal,

@@ -38,8 +38,9 @@ class Stream:
 
     @property
     def prefills(self) -> bool:
-        """Whether there is a `prefill`."""
-        return callable(getattr(self._forward, "prefill", None))
+        """Whether there is a `prefill` on these inputs."""
+        prefill = getattr(self._forward, "prefill", None)
+        return callable(prefill) and _binds(prefill, *self._form.shape.names)
 
     def takes_mask(self, method: str) -> bool:
         """Whether that method takes a key mask."""
@@ -93,9 +94,10 @@ def cannot_stream(forward: Forward, names: tuple[str, ...]) -> str:
     missing = [name for name in ("initial_state", "step") if not callable(getattr(forward, name, None))]
     if missing:
         return f"it has no {' and no '.join(missing)}"
-    try:
-        inspect.signature(getattr(forward, "step")).bind(*names, "state")  # noqa: B009 - a callable has no step
-    except TypeError:
+    target: Any = forward
+    if not _binds(target.initial_state, *(("batch",) if _positional(target.initial_state) else ())):
+        return "its initial_state needs more than the number of examples"
+    if not _binds(target.step, *names, "state"):
         return f"its step does not take ({', '.join(names)}, state)"
     return ""
 
@@ -123,6 +125,15 @@ def leaves(state: Any) -> Iterator[Tensor]:
 
 def _takes(method: Callable[..., Any], name: str) -> bool:
     return name in inspect.signature(method).parameters
+
+
+def _binds(method: Callable[..., Any], *arguments: str) -> bool:
+    """Whether it can be called with those arguments, by position."""
+    try:
+        inspect.signature(method).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _positional(method: Callable[..., Any]) -> bool:

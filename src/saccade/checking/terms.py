@@ -41,27 +41,16 @@ def read_terms(
         claims: if given, what is not claimed is not checked; else all that the signature allows is.
         causal: True says that the target is always causal, False that causality is not its business.
     """
-    missing = {}
+    missing = {"streaming": cannot_stream} if cannot_stream and claims is None else {}
     if claims is not None:
         named = ("causal", "any_length", "unordered", "streaming", "normalised")
         missing = {name: f"its claims do not name {name}" for name in named if not getattr(claims, name)}
-    elif cannot_stream:
-        missing["streaming"] = cannot_stream
     if not takes("key_mask"):
         missing["key_mask"] = "the signature takes no key_mask"
-    if causal is False:
-        missing["causal"] = missing["streaming"] = "checked with causal=False"
-    elif causal is None and not takes("causal"):
-        missing.setdefault("causal", "the signature takes no causal")
-    if causal and "causal" not in missing:
-        missing["unordered"] = "it is always causal"
     if on == "x":
         missing["normalised"] = "weights can be seen on q, k and v only"
-    for name in ("q_start",) if on == "qkv" else ("q_start", "context"):
-        if not takes(name):
-            missing.setdefault("q_start", f"the signature takes no {name}")
-    if claims is not None and not claims.cross and "causal" in missing:
-        missing.setdefault("q_start", "its claims name neither causal nor cross")
+    missing |= _without_causality(takes, causal, missing)
+    missing |= _without_chunks(on, takes, claims, "causal" in missing)
     return Terms(
         causal=_settings("causal" in missing, causal),
         any_mask=claims is None or claims.any_mask,
@@ -69,6 +58,27 @@ def read_terms(
         guessed=claims is None,
         missing=missing,
     )
+
+
+def _without_causality(takes: Callable[[str], bool], causal: bool | None, missing: dict[str, str]) -> dict[str, str]:
+    """What cannot be asked of a target that is never, or always, causal."""
+    if causal is False:
+        return dict.fromkeys(("causal", "streaming"), "checked with causal=False")
+    if "causal" in missing:
+        return {}
+    if causal:
+        return {"unordered": "it is always causal"}
+    return {} if takes("causal") else {"causal": "the signature takes no causal"}
+
+
+def _without_chunks(on: str, takes: Callable[[str], bool], claims: Claims | None, never_causal: bool) -> dict[str, str]:
+    """Why queries cannot be computed in chunks, if they cannot."""
+    for name in ("q_start",) if on == "qkv" else ("q_start", "context"):
+        if not takes(name):
+            return {"q_start": f"the signature takes no {name}"}
+    if claims is not None and not claims.cross and never_causal:
+        return {"q_start": "its claims name neither causal nor cross"}
+    return {}
 
 
 def _settings(never: bool, causal: bool | None) -> tuple[bool, ...]:

@@ -20,8 +20,9 @@ from saccade.shapes import Bool, Tensor
 
 B = 3
 PREFILLS = {13: (1, 6, 12), 300: (63, 128, 290), 320: (64, 128, 256)}
-"""For each length, how many tokens go into a prefill; whatever stays, up to this many, goes in step by step."""
+"""For each length, how many tokens go into a prefill."""
 STEPS = 20
+"""So many steps follow a prefill, or as many as there are tokens left."""
 
 
 def step(subject: Subject) -> Iterator[Finding]:

@@ -51,8 +51,8 @@ def _look(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: bo
     yield _largest(torch.where(barred, found.abs(), 0), real | empty, columns, f"the key is hidden or later {told}")
     yield _largest((-found).clamp(min=0), real, columns, f"it is negative {told}")
     # A pattern may show a query nothing at all: the claim is only about queries that see anything.
-    counted = real if subject.terms.guessed else real & (total != 0).any(dim=(1, 3))
-    yield difference(total, torch.ones_like(total), counted, f"from 1 {told}", "sum of weights")
+    wanted = torch.ones_like(total) if subject.terms.guessed else (total != 0).to(total)
+    yield difference(total, wanted, real, f"from 1 {told}", "sum of weights")
     values = torch.zeros(n, subject.value_dim, dtype=torch.float64)
     values[columns] = v[0, 0, columns]
     yield difference(outputs(values), found @ values[columns], real, f"from the sum of weighted values {told}")
