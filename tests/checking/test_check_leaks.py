@@ -68,9 +68,7 @@ ONE_OF_EACH_KIND = [
     "empty_is_uniform",
     "even_only",
     "keys_detached",
-    "q_start_ignored",
     "keys_beyond_500_dropped",
-    "negative_weights",
 ]
 
 

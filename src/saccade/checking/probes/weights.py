@@ -27,11 +27,9 @@ def weights(subject: Subject) -> Iterator[Finding]:
     if subject.draws_noise:
         return
     for causal in subject.terms.causal:
-        for n in subject.usable(13, 63, 100, 128, LONG):
-            kinds = subject.masks(2, n)
-            if n == LONG:
-                kinds.pop("left padding", None)
-            for name, mask in {"no mask": None, **kinds}.items():
+        for n in subject.usable(13, 63, subject.one_of(100, 128), LONG):
+            kinds = list(subject.masks(2, n).items())
+            for name, mask in [("no mask", None), *(kinds[-1:] if n == LONG else kinds)]:
                 told = f"(n={n}{', causal' if causal else ''}, {name}){HINT if subject.terms.guessed else ''}"
                 yield from _look(subject, n, mask, causal, told)
 
