@@ -307,6 +307,7 @@ def check(
 ) -> None:
     """Look for leaks in any attention: of the future, the padding, the batch, NaN, and in gradients.
 
+    And for chunks and decoding steps that are not the whole, an order of keys that matters, and weights that are none.
     The exit code is 1 if a probe failed.
     """
     with _nothing_on_stdout():

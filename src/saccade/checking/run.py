@@ -44,10 +44,13 @@ def check(
         target: on `"qkv"`, a callable (or module) on `(q, k, v, key_mask=None, causal=False)` with q `[b h q d]`,
             k `[b g k d]`, v `[b g k e]`; on `"x"`, a module, a module class, a factory or a function on
             `(x, key_mask=None, causal=False)` with x `[b n c]`. `key_mask` is boolean `[b k]`, True = real token.
-            A class or factory is called without arguments or with its width alone.
+            A class or factory is called without arguments or with its width alone. If the target takes `q_start`,
+            chunks of queries are checked (on `"x"` with the tokens so far as `context`); if it has `initial_state`
+            and `step`, decoding is (`saccade.checking.stream` says how they are called).
         on: `"qkv"` or `"x"`.
         claims: what the target claims; what it does not claim is not checked. Without claims, all is checked that
-            the signature allows: no `key_mask` or no `causal` there means "not claimed".
+            the signature allows: no `key_mask` or no `causal` there means "not claimed", as does an order of keys
+            that matters by design.
         causal: True for a target that is always causal, False for one whose causality is not to be checked.
         width: the model width (or, on `"qkv"`, the head dim); found by trial otherwise.
         dtype: `torch.float64` or `torch.float32`; otherwise float64 where the target takes it.
