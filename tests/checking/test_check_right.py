@@ -296,3 +296,11 @@ def test_claims_of_cross_attention_ask_for_two_lengths_and_value_dims():
 def test_the_seed_makes_a_check_repeatable():
     first, again = (check(subjects.off_by_one, seed=5, probes=["prefix_causality"]) for _ in range(2))
     assert first == again
+
+
+def test_rounding_in_empty_rows_is_measured_by_the_gradients_elsewhere():
+    def rounded(q, k, v, key_mask=None):
+        return subjects.right(q, k, v, key_mask) + 1e-12 * q
+
+    assert check(rounded, probes=["empty_rows"]).passed
+    assert not check(lambda q, k, v, key_mask=None: rounded(q, k, v, key_mask) + 1e-8 * q, probes=["empty_rows"]).passed
