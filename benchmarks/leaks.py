@@ -27,6 +27,14 @@ from saccade.attention import to_mechanism
 from saccade.checking import Report
 
 WIDTH, HEADS, BLOCK = 16, 2, 16
+SMALL = {
+    "hidden_size": WIDTH,
+    "num_attention_heads": HEADS,
+    "intermediate_size": WIDTH,
+    "num_hidden_layers": 1,
+    "hidden_dropout_prob": 0.0,  # Big Bird makes a new layer, with dropout, in the middle of a call
+    "attention_probs_dropout_prob": 0.0,
+}
 PROBES = ("prefix_causality", "padding", "batch", "lengths")
 
 
@@ -120,8 +128,7 @@ def big_bird(causal: bool) -> nn.Module:
     """One layer of Hugging Face's Big Bird."""
     from transformers import BigBirdConfig, BigBirdModel
 
-    sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": WIDTH, "num_hidden_layers": 1}
-    config = BigBirdConfig(vocab_size=2, max_position_embeddings=2048, block_size=BLOCK, num_random_blocks=2, **sizes)
+    config = BigBirdConfig(vocab_size=2, max_position_embeddings=2048, block_size=BLOCK, num_random_blocks=2, **SMALL)
     model = BigBirdModel(config, add_pooling_layer=False)
     return Embedded(model)
 
@@ -130,9 +137,8 @@ def nystromformer(causal: bool) -> nn.Module:
     """One layer of Hugging Face's Nystromformer, with fewer landmarks than tokens."""
     from transformers import NystromformerConfig, NystromformerModel
 
-    sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": WIDTH, "num_hidden_layers": 1}
     config = NystromformerConfig(
-        vocab_size=2, max_position_embeddings=2048, segment_means_seq_len=128, num_landmarks=16, **sizes
+        vocab_size=2, max_position_embeddings=2048, segment_means_seq_len=128, num_landmarks=16, **SMALL
     )
     return Embedded(NystromformerModel(config))
 
