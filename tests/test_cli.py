@@ -9,6 +9,7 @@ import pytest
 
 from saccade import __main__, __version__
 from saccade.attention import MECHANISMS
+from saccade.claims import PROBES
 from saccade.cli import run
 from saccade.training import Interrupted
 
@@ -17,16 +18,22 @@ SMALL = [
     *("--set", "training.steps=3", "--set", "training.batch_size=5"),
 ]
 LEAKY = """
+import os
+import sys
 import torch
 
 print("hello from the module")
 
 def leaky(q, k, v, key_mask=None, causal=False):
     print("hello from the call")
+    os.write(1, b"hello from below Python\\n")
     return torch.softmax(q @ k.mT, -1) @ v
 
 def broken():
     raise RuntimeError("no")
+
+def exits():
+    sys.exit(0)
 """
 
 
@@ -504,20 +511,22 @@ def leaky(tmp_path, monkeypatch):
     sys.modules.pop("leaky_attention", None)
 
 
-def test_check_prints_nothing_but_json(capsys, leaky):
+def test_check_prints_nothing_but_json(capfd, leaky):
     assert run(["check", f"{leaky}:leaky", "--json"]) == 1
-    printed, said = capsys.readouterr()
+    printed, said = capfd.readouterr()
     found = {row["probe"]: row["status"] for row in json.loads(printed)}
     assert found["prefix_causality"] == found["padding"] == "failed"
     assert "hello from the module" in said
     assert "hello from the call" in said
+    assert "hello from below Python" in said
 
 
 def test_check_of_a_mechanism_uses_its_claims(capsys):
     assert run(["check", "local(left=3)"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["probe", "status", "violation", "where"]
-    assert all("passed" in line for line in lines[1:])
+    assert all("passed" in line or "not claimed" in line for line in lines[1:])
+    assert [line.split()[0] for line in lines[1:] if "its claims do not name" in line] == ["permutation", "step"]
 
 
 @pytest.mark.parametrize(
@@ -527,6 +536,7 @@ def test_check_of_a_mechanism_uses_its_claims(capsys):
         ("leaky_attention:leeky", "did you mean 'leaky'"),
         ("no_such_module:f", "no_such_module"),
         ("leaky_attention:broken", "broken"),
+        ("leaky_attention:exits", "exits raised it called sys.exit(0)"),
     ],
 )
 def test_check_refuses(capsys, leaky, target, message):
@@ -535,6 +545,20 @@ def test_check_refuses(capsys, leaky, target, message):
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+
+
+def test_check_leaves_out_what_is_skipped(capsys, leaky):
+    skipped = [option for probe in PROBES if probe.name != "chunk" for option in ("--skip", probe.name)]
+    assert run(["check", f"{leaky}:leaky", *skipped]) == 0
+    assert capsys.readouterr().out.count("left out by skip") == len(PROBES) - 1
+    assert "did you mean 'weights'" in refused(capsys, "check", "full", "--skip", "weight")
+
+
+def test_check_lists_its_probes(capsys):
+    assert run(["check", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [probe.name for probe in PROBES]
+    assert all(probe.shows in line for probe, line in zip(PROBES, lines, strict=True))
 
 
 def test_check_of_a_mechanism_is_on_qkv(capsys):

@@ -18,6 +18,7 @@ class Claims:
         any_length: every length from 1 works, with no divisibility rule.
         any_mask: `key_mask` may have holes and left padding, not only right padding.
         normalised: the weights of a query that sees anything are non-negative and sum to one.
+        unordered: without causal, the order of keys never matters.
         exact: equals a dense softmax under a boolean mask.
         streaming: `step` one token at a time equals the causal whole; the layer has `initial_state`, `prefill`
             and `step`.
@@ -29,6 +30,7 @@ class Claims:
     any_length: bool = False
     any_mask: bool = False
     normalised: bool = False
+    unordered: bool = False
     exact: bool = False
     streaming: bool = False
     state_size: Literal["", "O(1)", "O(window)", "O(n)"] = ""
@@ -40,25 +42,29 @@ class Probe:
 
     Attributes:
         name: the name in the table and in `--json`.
-        shows: one sentence for people.
-        claim: the claim that calls for it; `None` for what every mechanism owes.
+        shows: one sentence for people, which `saccade check --list` prints.
+        needs: what the target must promise for it to run: claims, or (`key_mask`, `q_start`) an argument it takes.
         tolerance: largest accepted difference relative to the output's own scale, in float64.
         tolerance_single: the same for a target that computes in float32.
     """
 
     name: str
     shows: str
-    claim: str | None
+    needs: tuple[str, ...]
     tolerance: float
     tolerance_single: float
 
 
 PROBES: tuple[Probe, ...] = (
-    Probe("prefix_causality", "no output depends on later tokens or on the length", "causal", 1e-9, 1e-4),
-    Probe("padding", "what stands behind the key mask, and how much of it, never matters", None, 1e-9, 1e-4),
-    Probe("batch", "an output depends on its example alone: no company, no call before", None, 1e-9, 1e-4),
-    Probe("hidden_nan", "NaN and inf behind the key mask reach no output and no gradient", None, 1e-9, 1e-4),
-    Probe("empty_rows", "a query that may see nothing gets zeros and zero gradient", None, 1e-9, 1e-3),
-    Probe("lengths", "lengths 1, 2, 63, 250 and 1000 work, in any order", "any_length", 1e-9, 1e-4),
-    Probe("gradients", "gradients equal finite differences, for every input", None, 1e-4, 1e-2),
+    Probe("prefix_causality", "no output depends on later tokens or on the length", ("causal",), 1e-9, 1e-4),
+    Probe("padding", "what stands behind the key mask, and how much of it, never matters", ("key_mask",), 1e-9, 1e-4),
+    Probe("batch", "an output depends on its example alone: no company, no call before", (), 1e-9, 1e-4),
+    Probe("chunk", "queries in chunks, placed by q_start, get what the whole call gives", ("q_start",), 1e-9, 1e-4),
+    Probe("permutation", "without causal, the order of keys never matters", ("unordered",), 1e-9, 1e-4),
+    Probe("step", "one token at a time, from a state, equals the causal whole", ("streaming",), 1e-9, 1e-4),
+    Probe("hidden_nan", "NaN and inf behind the key mask reach no output and no gradient", ("key_mask",), 1e-9, 1e-4),
+    Probe("empty_rows", "a query that may see nothing gets zeros and zero gradient", ("key_mask",), 1e-9, 1e-4),
+    Probe("lengths", "lengths 1, 2, 63, 250 and 1000 work, in any order", ("any_length",), 1e-9, 1e-4),
+    Probe("gradients", "gradients equal finite differences, for every input", (), 1e-4, 1e-2),
+    Probe("weights", "outputs are means of visible values: weights >= 0 that sum to one", ("normalised",), 1e-9, 1e-4),
 )

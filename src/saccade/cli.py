@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from saccade.bench import plots, terminal
 from saccade.bench.show import gallery, look
 from saccade.checking import check as check_target
 from saccade.checking import load_target
+from saccade.claims import PROBES
 from saccade.errors import must_be
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -315,6 +316,28 @@ def _metrics_text(metrics: dict[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items() if name != "half_width")
 
 
+def _probes(wanted: bool) -> bool:
+    if wanted:
+        width = max(len(probe.name) for probe in PROBES)
+        _print("\n".join(f"{probe.name:<{width}}  {probe.shows}" for probe in PROBES))
+        raise typer.Exit
+    return wanted
+
+
+@contextlib.contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send all that a target prints to stderr, its subprocesses and extensions too, so that JSON stays JSON."""
+    stdout, stderr = 1, 2
+    with contextlib.redirect_stdout(sys.stderr):
+        kept = os.dup(stdout)
+        os.dup2(stderr, stdout)
+        try:
+            yield
+        finally:
+            os.dup2(kept, stdout)
+            os.close(kept)
+
+
 @app.command(epilog="Example: saccade check my_package.attention:MyAttention --on x --json")
 def check(
     target: Annotated[
@@ -329,13 +352,20 @@ def check(
     width: Annotated[
         int | None, typer.Option(help="Model width, or head dim on qkv, that a class is built with.")
     ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROBE", help="Leave out what it is not meant to keep, such as weights; repeat at will."),
+    ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", callback=_probes, is_eager=True, help="Print what each probe shows.")
+    ] = False,
 ) -> None:
     """Look for leaks in any attention: of the future, the padding, the batch, NaN, and in gradients.
 
+    And for chunks and decoding steps that are not the whole, an order of keys that matters, and weights that are none.
     The exit code is 1 if a probe failed.
     """
-    # Whatever the target prints must not end up in the middle of the JSON.
-    with contextlib.redirect_stdout(sys.stderr):
+    with _nothing_on_stdout():
         claims = None
         if ":" in target:
             attention = load_target(target)
@@ -343,8 +373,9 @@ def check(
             spec = to_mechanism(target)
             if on != "qkv":
                 raise ValueError(must_be("on", "qkv for a mechanism", on))
-            claims, attention = spec.claims, spec.build(heads=2, head_dim=width or 8)
-        report = check_target(attention, on=on, claims=claims, causal=causal, width=width)
+            # Values of another dim than keys, so that neither is taken for the other.
+            claims, attention = spec.claims, spec.build(heads=2, head_dim=width or 8, value_dim=5)
+        report = check_target(attention, on=on, claims=claims, causal=causal, width=width, skip=skip or ())
     _print(report.to_json() if as_json else report.table())
     if not report.passed:
         raise typer.Exit(FAILED)

@@ -52,7 +52,8 @@ def test_every_probe_that_a_claim_calls_for_passes(name):
     """`check` runs each probe in evaluation and in training."""
     spec = MECHANISMS[name](**SMALL[name])
     report = check(spec.build(heads=H, head_dim=D), claims=spec.claims, width=D)
-    called_for = {probe.name for probe in PROBES if probe.claim is None or getattr(spec.claims, probe.claim)}
+    # What a probe needs is a claim, or an argument that every layer takes.
+    called_for = {probe.name for probe in PROBES if all(getattr(spec.claims, need, True) for need in probe.needs)}
     failures = [(result.probe, result.violation, result.where) for result in report.failed]
     assert not failures
     assert {result.probe for result in report.results} == {probe.name for probe in PROBES}

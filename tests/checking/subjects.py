@@ -204,6 +204,118 @@ def drawn_each_call(q, k, v, key_mask=None, causal=False):
     return right(q @ torch.randn(q.shape[-1], q.shape[-1], dtype=q.dtype), k, v, key_mask, causal)
 
 
+def right_placed(q, k, v, key_mask=None, causal=False, q_start=0):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return weights(q, k, visible(q, k, key_mask, causal, diagonal=q_start)) @ v
+
+
+def q_start_ignored(q, k, v, key_mask=None, causal=False, q_start=0):
+    # torch's is_causal is aligned to the first key, whatever stands before the queries
+    return right_placed(q, k, v, key_mask, causal)
+
+
+def q_start_rounded(q, k, v, key_mask=None, causal=False, q_start=0):
+    # a block mask that is sliced by whole tiles while decoding
+    return right_placed(q, k, v, key_mask, causal, q_start - q_start % 64 if q.shape[2] < 64 else q_start)
+
+
+def scaled_by_queries(q, k, v, key_mask=None, causal=False, q_start=0):
+    # log-n scaling with the number of queries at hand
+    return right_placed(q * math.log(q.shape[2] + 1), k, v, key_mask, causal, q_start)
+
+
+def tail_of_chunk_lost(q, k, v, key_mask=None, causal=False, q_start=0):
+    # a chunk that is no multiple of 4 loses its rest
+    whole = q.shape[2] - q.shape[2] % 4
+    out = right_placed(q, k, v, key_mask, causal, q_start)
+    return out if k.shape[2] == q.shape[2] else torch.cat((out[:, :, :whole], 0 * out[:, :, whole:]), 2)
+
+
+def windowed(q, k, v, key_mask=None, causal=False, window=5):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    n = torch.arange(q.shape[2])
+    return weights(q, k, visible(q, k, key_mask, causal) & ((n[:, None] - n).abs() <= window)) @ v
+
+
+def wide_window(q, k, v, key_mask=None, causal=False):
+    # no defect, though short inputs fit into it
+    return windowed(q, k, v, key_mask, causal, window=40)
+
+
+def pooled_far_away(q, k, v, key_mask=None, causal=False):
+    # no defect either: a block of 32 is seen token by token, all others as means; every query sees every key
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    block = torch.arange(q.shape[2]) // 32
+    same = (block[:, None] == block).to(q.dtype)
+    means = same / same.sum(-1, keepdim=True)
+    far, near = weights(q, means @ k, visible(q, k, key_mask, causal)), weights(q, k, visible(q, k, key_mask, causal))
+    return (near * same) @ v + (far * (1 - same)) @ means @ v
+
+
+def order_in_long_inputs(q, k, v, key_mask=None, causal=False):
+    # a positional bias that a long-context path adds by mistake, the same for all queries
+    shift = torch.linspace(0, 1, k.shape[2], dtype=k.dtype)[:, None] if k.shape[2] > 100 else 0
+    return right(q, k + shift, v, key_mask, causal)
+
+
+def keys_beyond_500_dropped(q, k, v, key_mask=None, causal=False):
+    # a buffer of fixed size that nobody checks
+    return right(q, k[:, :, :500], v[:, :, :500], None if key_mask is None else key_mask[:, :500], causal)
+
+
+def hidden_keys_counted(q, k, v, key_mask=None, causal=False):
+    # a mask turned into lengths, as every varlen interface wants it: right for padding on the right only
+    if key_mask is not None:
+        key_mask = torch.arange(k.shape[2]) < key_mask.sum(1, keepdim=True)
+    return right(q, k, v, key_mask, causal)
+
+
+class OrderInTraining(nn.Module):
+    def forward(self, q, k, v, key_mask=None, causal=False):
+        position = torch.arange(k.shape[2], dtype=k.dtype)[:, None] / k.shape[2]
+        return right(q, k + position if self.training else k, v, key_mask, causal)
+
+
+def relu_attention(q, k, v, key_mask=None, causal=False):
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return (q @ k.mT).relu() * visible(q, k, key_mask, causal) @ v
+
+
+def negative_weights(q, k, v, key_mask=None, causal=False):
+    # the difference of two softmax maps, scaled to sum to one
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    allowed = visible(q, k, key_mask, causal)
+    return (2 * weights(q, k, allowed) - weights(-q, k, allowed)) @ v
+
+
+def values_squashed(q, k, v, key_mask=None, causal=False):
+    return right(q, k, v.tanh() / math.tanh(1), key_mask, causal)
+
+
+def normaliser_of_all(q, k, v, key_mask=None, causal=False):
+    # performer-pytorch #40: the causal sum is divided by the sum over all keys
+    k, v = hide(k, key_mask), hide(v, key_mask)
+    return weights(q, k, visible(q, k, key_mask)) * visible(q, k, key_mask, causal) @ v
+
+
+def last_block_twice(q, k, v, key_mask=None, causal=False):
+    # a blocked path that counts the keys of an overlapping last block twice, and only there
+    out = right(q, k, v, key_mask, causal)
+    return out * 1.5 if q.shape[2] > 512 else out
+
+
+class SetAttention(nn.Module):
+    """torch's own module on x: no positions, so the order of tokens does not matter."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(width, 4, batch_first=True)
+
+    def forward(self, x, key_mask=None):
+        hidden = None if key_mask is None else ~key_mask
+        return self.inner(x, x, x, key_padding_mask=hidden, need_weights=False)[0]
+
+
 class DenseForGood(nn.Module):
     # Hugging Face's Big Bird: a short input makes the module dense, and it stays so
     def __init__(self):

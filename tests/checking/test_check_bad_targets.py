@@ -1,6 +1,7 @@
 """A target may raise, return anything, or not be what it should: a failed probe or a clear error, never a crash."""
 
 import json
+import sys
 
 import pytest
 import subjects
@@ -26,6 +27,13 @@ def test_a_target_that_raises_fails_with_its_reason():
     result = failing(raising)
     assert result.violation is None
     assert result.where == "n=13, not causal: RuntimeError: no kernel for this"
+
+
+def test_a_target_that_exits_fails_with_its_reason():
+    def exits(q, k, v, key_mask=None, causal=False):
+        sys.exit(0)
+
+    assert failing(exits).where == "n=13, not causal: it called sys.exit(0)"
 
 
 def test_a_target_that_raises_backward_fails_with_its_reason():
@@ -111,6 +119,11 @@ class CannotBuild(nn.Module):
         raise RuntimeError("no weights here")
 
 
+class Exits(nn.Module):
+    def __init__(self, width=64):
+        sys.exit(3)
+
+
 class CannotCopy(nn.Module):
     def __deepcopy__(self, memory):
         raise RuntimeError("holds a lock")
@@ -124,6 +137,8 @@ class CannotCopy(nn.Module):
     [
         (subjects.right, {"on": "kqv"}, ValueError, "on must be one of qkv, x, got 'kqv' (did you mean 'qkv'?)"),
         (subjects.right, {"probes": ["paddin"]}, ValueError, "did you mean 'padding'?"),
+        (subjects.right, {"skip": ["weight"]}, ValueError, "did you mean 'weights'?"),
+        (Exits, {"on": "x"}, ValueError, "Exits raised it called sys.exit(3)"),
         (subjects.right, {"dtype": torch.float16}, ValueError, "dtype must be torch.float64 or torch.float32"),
         (subjects.right, {"width": 0}, ValueError, "width must be at least 1, got 0"),
         (NeedsHeads, {"on": "x"}, ValueError, "got 'NeedsHeads(width, heads)'"),

@@ -1,5 +1,6 @@
 """Each known kind of leak is found by the probe that is meant for it, and by no other."""
 
+import decoders
 import pytest
 import subjects
 from torch import nn
@@ -11,30 +12,51 @@ FUTURE = {"prefix_causality"}
 LEAKS = {
     "global_maximum": FUTURE,
     "sorted_buckets": FUTURE,
-    "off_by_one": FUTURE,
-    "causal_by_block": FUTURE,
+    "off_by_one": FUTURE | {"weights"},
+    "causal_by_block": FUTURE | {"weights"},
     "soft_mask": {"padding"},
     "length_in_scale": {"padding"},
     "length_in_causal_scale": {"padding", "prefix_causality"},
     "live_length_in_scale": FUTURE,
-    "values_masked_only": {"padding", "hidden_nan"},
-    "mask_ignored": {"padding", "hidden_nan", "empty_rows"},
-    "mask_inverted": {"padding", "hidden_nan", "empty_rows"},
+    "values_masked_only": {"padding", "hidden_nan", "weights"},
+    "mask_ignored": {"padding", "hidden_nan", "empty_rows", "weights"},
+    "mask_inverted": {"padding", "hidden_nan", "empty_rows", "weights"},
     "centred_over_batch": {"batch"},
     "writes_into_keys": {"batch"},
     "drawn_each_call": {"batch"},
     "DenseForGood": {"batch", "lengths"},
     "zero_times_nan": {"hidden_nan"},
     "hidden_gradient": {"hidden_nan"},
-    "empty_is_nan": {"empty_rows"},
-    "empty_is_uniform": {"empty_rows"},
-    "only_empty_examples_are_zero": {"empty_rows"},
+    "empty_is_nan": {"empty_rows", "weights"},
+    "empty_is_uniform": {"empty_rows", "weights"},
+    "only_empty_examples_are_zero": {"empty_rows", "weights"},
     "empty_gradient_overflows": {"empty_rows"},
     "even_only": {"lengths"},
     "folded_into_batch": {"lengths"},
     "keys_detached": {"gradients"},
     "long_inputs_detached": {"gradients"},
-    "LeaksInTraining": FUTURE,
+    "LeaksInTraining": FUTURE | {"weights"},
+    "q_start_ignored": {"chunk"},
+    "q_start_rounded": {"chunk"},
+    "scaled_by_queries": {"chunk"},
+    "tail_of_chunk_lost": {"chunk"},
+    "order_in_long_inputs": {"permutation"},
+    "keys_beyond_500_dropped": {"permutation"},
+    "hidden_keys_counted": {"permutation", "padding"},
+    "OrderInTraining": {"permutation"},
+    "relu_attention": {"weights"},
+    "negative_weights": {"weights"},
+    "values_squashed": {"weights"},
+    "normaliser_of_all": {"weights"},
+    "last_block_twice": {"weights"},
+}
+DECODERS = {
+    "ForgetsTheOldest": "(n=300",
+    "PrefillLosesItsRest": "steps behind a prefill of",
+    "PrefillSeesTheFuture": "in a prefill of",
+    "StepForgetsTheMask": "padding)",
+    "WritesIntoItsState": "a step writes into its state",
+    "KeepsValuesToItself": "picked from the state",
 }
 
 
@@ -46,6 +68,7 @@ ONE_OF_EACH_KIND = [
     "empty_is_uniform",
     "even_only",
     "keys_detached",
+    "keys_beyond_500_dropped",
 ]
 
 
@@ -63,6 +86,17 @@ def test_a_leak_is_found_by_no_other_probe(name):
     assert report.passed, report.table()
 
 
+@pytest.mark.parametrize("name", DECODERS)
+def test_steps_that_are_not_the_whole_are_found(name):
+    (result,) = check(getattr(decoders, name), probes=["step"]).results
+    assert result.status == "failed"
+    assert DECODERS[name] in result.where
+
+
+def test_a_step_on_x_that_is_not_the_whole_is_found():
+    assert not check(decoders.RunningMeanOffByOne, on="x", probes=["step"]).passed
+
+
 @pytest.mark.parametrize(
     ("attention", "probe"),
     [
@@ -74,6 +108,7 @@ def test_a_leak_is_found_by_no_other_probe(name):
         (subjects.empty_is_uniform_over_all, "empty_rows"),
         (subjects.even_only, "lengths"),
         (subjects.keys_detached, "gradients"),
+        (subjects.order_in_long_inputs, "permutation"),
     ],
 )
 def test_a_leak_inside_a_block_on_x_is_found_too(attention, probe):

@@ -2,6 +2,7 @@
 
 import functools
 
+import decoders
 import pytest
 import subjects
 import torch
@@ -17,11 +18,147 @@ def statuses(report):
     return {result.probe: result.status for result in report.results}
 
 
-@pytest.mark.parametrize("target", [subjects.right, subjects.right_linear])
+@pytest.mark.parametrize("target", [subjects.right_placed, subjects.right_linear])
 def test_right_attention_passes_every_probe(target):
     report = check(target)
-    assert statuses(report) == dict.fromkeys(ALL, "passed"), report.table()
+    not_claimed = {"step"} if target is subjects.right_placed else {"chunk", "step"}
+    wanted = {probe: "not claimed" if probe in not_claimed else "passed" for probe in ALL}
+    assert statuses(report) == wanted, report.table()
     assert report.passed
+
+
+@pytest.mark.parametrize(
+    "target", [decoders.Cached, decoders.TupleAlone, decoders.OtherPrefill, lambda: decoders.Cached(heads=3)]
+)
+def test_right_decoding_passes(target):
+    assert statuses(check(target, probes=["step"])) == {"step": "passed"}
+
+
+def test_a_window_has_weights():
+    assert statuses(check(subjects.wide_window, probes=["weights"])) == {"weights": "passed"}
+
+
+def test_torch_attention_on_x_is_a_right_set_attention():
+    assert statuses(check(subjects.SetAttention, on="x", probes=["permutation", "padding"])) == {
+        "padding": "passed",
+        "permutation": "passed",
+    }
+
+
+def test_fused_attention_is_right():
+    def fused(q, k, v, key_mask=None):
+        mask = None if key_mask is None else key_mask[:, None, None]
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    report = check(fused, probes=["permutation", "weights", "empty_rows"])
+    assert statuses(report) == dict.fromkeys(["permutation", "empty_rows", "weights"], "passed"), report.table()
+
+
+@pytest.mark.parametrize("attention", [subjects.wide_window, subjects.pooled_far_away])
+def test_a_window_or_block_inside_a_block_on_x_is_no_defect_either(attention):
+    (result,) = check(lambda: subjects.Block(attention=attention), on="x", probes=["permutation"]).results
+    assert result.status == "not claimed", result.where
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (subjects.windowed, "the order of keys matters by design, already at n=13"),
+        (subjects.wide_window, "the order of keys matters by design: at n=63 it also matters where a query stands"),
+        (subjects.pooled_far_away, "the order of keys matters by design: at n=63 it also matters where a query stands"),
+    ],
+)
+def test_a_window_is_no_defect_however_wide(target, reason):
+    (result,) = check(target, probes=["permutation"]).results
+    assert (result.status, result.where) == ("not claimed", reason)
+    (result,) = check(target, probes=["permutation"], claims=Claims(unordered=True)).results
+    assert result.status == "failed"
+
+
+def test_always_causal_attention_owes_nothing_to_the_order_of_keys():
+    always = lambda q, k, v: subjects.right(q, k, v, None, True)  # noqa: E731
+    (result,) = check(always, causal=True, probes=["permutation"]).results
+    assert (result.status, result.where) == ("not claimed", "it is always causal")
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (subjects.right, "it has no initial_state and no step"),
+        (decoders.OtherStep, "its step does not take (q, k, v, state)"),
+        (decoders.NeedsMore, "its initial_state needs more than the number of examples"),
+        (decoders.NotWritten, "initial_state(3): NotImplementedError: later"),
+        (
+            decoders.NotCausal,
+            "the whole call is not causal and takes no causal",
+        ),
+    ],
+)
+def test_what_only_looks_like_decoding_is_not_claimed(target, reason):
+    (result,) = check(target, probes=["step"]).results
+    assert (result.status, result.where) == ("not claimed", reason)
+
+
+def test_decoding_that_is_claimed_and_not_there_fails():
+    (result,) = check(subjects.right, claims=Claims(causal=True, streaming=True), probes=["step"]).results
+    assert (result.status, result.where) == ("failed", "it has no initial_state and no step")
+
+
+def test_a_right_decoder_on_x_passes():
+    assert statuses(check(decoders.RunningMean, on="x", probes=["step"])) == {"step": "passed"}
+
+
+def test_chunks_on_x_get_what_is_before_them_as_context():
+    class Placed(nn.Module):
+        def __init__(self, width=16, lost=0):
+            super().__init__()
+            self.lost = lost
+
+        def forward(self, x, context=None, key_mask=None, causal=False, q_start=0):
+            source = x if context is None else context
+            heads = (t[:, None] for t in (x, source, source))
+            return subjects.right_placed(*heads, key_mask, causal, q_start - self.lost * (q_start > 9))[:, 0]
+
+    assert statuses(check(Placed(), on="x", probes=["chunk"])) == {"chunk": "passed"}
+    assert statuses(check(Placed(lost=1), on="x", probes=["chunk"])) == {"chunk": "failed"}
+
+
+def test_claims_that_name_neither_causal_nor_cross_owe_no_chunks():
+    report = check(subjects.q_start_ignored, claims=Claims(any_length=True), probes=["chunk"])
+    assert report.results[0].where == "its claims name neither causal nor cross"
+    assert not check(subjects.q_start_ignored, claims=Claims(causal=True, any_length=True), probes=["chunk"]).passed
+    assert check(subjects.q_start_ignored, claims=Claims(cross=True, any_length=True), probes=["chunk"]).passed
+
+
+def test_what_is_skipped_is_not_claimed():
+    report = check(subjects.relu_attention, skip=["weights"], probes=["weights", "padding"])
+    assert [(r.probe, r.status) for r in report.results] == [("padding", "passed"), ("weights", "not claimed")]
+    assert report.results[1].where == "left out by skip"
+    (result,) = check(subjects.relu_attention, probes=["weights"]).results
+    assert "--skip weights" in result.where
+
+
+def test_a_pattern_that_shows_a_query_nothing_is_normalised_if_it_claims_so():
+    def not_itself(q, k, v, key_mask=None, causal=False):
+        k, v = subjects.hide(k, key_mask), subjects.hide(v, key_mask)
+        allowed = subjects.visible(q, k, key_mask, causal) & ~torch.eye(q.shape[2], dtype=torch.bool)
+        return subjects.weights(q, k, allowed) @ v
+
+    claims = Claims(causal=True, any_length=True, any_mask=True, normalised=True)
+    assert check(not_itself, claims=claims, probes=["weights"]).passed
+    assert not check(not_itself, probes=["weights"]).passed
+
+
+def test_weights_are_seen_through_a_fixed_value_dim_too():
+    def fixed(attention):
+        def call(q, k, v, key_mask=None, causal=False):
+            assert v.shape[-1] == 8, "values have dim 8"
+            return attention(q, k, v, key_mask, causal)
+
+        return call
+
+    assert check(fixed(subjects.right), probes=["weights"]).passed
+    assert not check(fixed(subjects.last_block_twice), probes=["weights"]).passed
 
 
 @pytest.mark.parametrize("target", [subjects.right_in_float32, subjects.float32_only])
@@ -41,7 +178,9 @@ def test_a_dtype_that_is_asked_for_is_not_exchanged():
 def test_a_right_block_on_x_passes_every_probe_in_both_modes(target):
     probes = ALL if isinstance(target, nn.Module) else ["padding", "empty_rows"]
     report = check(target, on="x", probes=probes)
-    assert statuses(report) == dict.fromkeys(probes, "passed"), report.table()
+    not_claimed = {"chunk", "step", "weights"}
+    wanted = {probe: "not claimed" if probe in not_claimed else "passed" for probe in probes}
+    assert statuses(report) == wanted, report.table()
 
 
 def test_a_function_of_x_is_the_forward_pass():
@@ -90,14 +229,19 @@ def test_what_the_signature_does_not_take_is_not_claimed():
         "prefix_causality": "not claimed",
         "padding": "not claimed",
         "batch": "passed",
+        "chunk": "not claimed",
+        "permutation": "passed",
+        "step": "not claimed",
         "hidden_nan": "not claimed",
         "empty_rows": "not claimed",
         "lengths": "passed",
         "gradients": "passed",
+        "weights": "passed",
     }
     reasons = {result.probe: result.where for result in report.results if result.status == "not claimed"}
     assert reasons["padding"] == "the signature takes no key_mask"
     assert reasons["prefix_causality"] == "the signature takes no causal"
+    assert reasons["chunk"] == "the signature takes no q_start"
 
 
 def test_keywords_that_are_only_passed_on_and_then_refused_are_not_claimed():
@@ -152,3 +296,11 @@ def test_claims_of_cross_attention_ask_for_two_lengths_and_value_dims():
 def test_the_seed_makes_a_check_repeatable():
     first, again = (check(subjects.off_by_one, seed=5, probes=["prefix_causality"]) for _ in range(2))
     assert first == again
+
+
+def test_rounding_in_empty_rows_is_measured_by_the_gradients_elsewhere():
+    def rounded(q, k, v, key_mask=None):
+        return subjects.right(q, k, v, key_mask) + 1e-12 * q
+
+    assert check(rounded, probes=["empty_rows"]).passed
+    assert not check(lambda q, k, v, key_mask=None: rounded(q, k, v, key_mask) + 1e-8 * q, probes=["empty_rows"]).passed

@@ -16,8 +16,9 @@ def folder(tmp_path, monkeypatch):
     )
     (tmp_path / "leaky_broken.py").write_text("import no_such_package_at_all\n")
     (tmp_path / "leaky_raises.py").write_text("x = 1\nraise RuntimeError('no GPU')\n")
+    (tmp_path / "leaky_exits.py").write_text("import sys\nsys.exit()\n")
     yield tmp_path
-    for name in ("leaky_modules", "leaky_broken", "leaky_raises"):
+    for name in ("leaky_modules", "leaky_broken", "leaky_raises", "leaky_exits"):
         sys.modules.pop(name, None)
 
 
@@ -42,6 +43,7 @@ def test_names_in_the_current_folder_are_found():
         ("leaky_modules:number", TypeError, "target must be callable, got 'leaky_modules:number, a int'"),
         ("leaky_broken:attention", ImportError, "No module named 'no_such_package_at_all'"),
         ("leaky_raises:attention", ImportError, "RuntimeError: no GPU"),
+        ("leaky_exits:attention", ImportError, "leaky_exits could not be imported: it called sys.exit()"),
     ],
 )
 def test_what_is_not_found_is_explained(text, error, words):

@@ -1,15 +1,17 @@
 """Call a target as safely as a stranger's code deserves: on copies, from a fixed seed, and look at what comes back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from saccade.checking.draws import Inputs, Shape
-from saccade.checking.target import Forward, Target, describe
-from saccade.shapes import Bool, Tensor
+from saccade.checking.target import CODE_FAILED, Forward, Target, describe
+from saccade.shapes import Tensor
 
-Options = dict[str, Bool[Tensor, "b n"] | bool | None]
+Options = dict[str, Tensor | bool | int | None]
 
 
 class TargetFailure(Exception):  # noqa: N818 - it is the target's failure, not an error of ours
@@ -64,6 +66,17 @@ def call(target: Target, forward: Forward, form: Format, inputs: Inputs, options
     Raises:
         TargetFailure: it raised, or gave no floating tensor of the right dtype and shape.
     """
+    words = told(inputs, options)
+    out = sheltered(lambda: target.call(forward, inputs, options), form, words, seed)
+    return output(out[0] if isinstance(out, tuple | list) and out else out, form, inputs, words)
+
+
+def sheltered(run: Callable[[], Any], form: Format, words: str, seed: int = 0) -> Any:
+    """What a stranger's code returns, run from a fixed global seed.
+
+    Raises:
+        TargetFailure: it raised, or called `sys.exit`.
+    """
     devices = [form.device] if form.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         # Not torch.manual_seed: it keeps a stack trace a call for devices that are not there.
@@ -71,13 +84,20 @@ def call(target: Target, forward: Forward, form: Format, inputs: Inputs, options
         if devices:
             torch.cuda.manual_seed(seed)
         try:
-            out = target.call(forward, inputs, options)
-        except Exception as error:
-            raise TargetFailure(f"{told(inputs, options)}: {describe(error)}") from error
-    out = out[0] if isinstance(out, tuple | list) and out else out
+            return run()
+        except CODE_FAILED as error:
+            raise TargetFailure(f"{words}: {describe(error)}") from error
+
+
+def output(out: object, form: Format, inputs: Inputs, words: str) -> Tensor:
+    """The same output, if it is one for these inputs.
+
+    Raises:
+        TargetFailure: it is no floating tensor of the right dtype and shape.
+    """
     wrong = _wrong(out, form, inputs)
     if wrong or not isinstance(out, Tensor):
-        raise TargetFailure(f"{told(inputs, options)}: returned {wrong}")
+        raise TargetFailure(f"{words}: returned {wrong}")
     return out
 
 
@@ -92,6 +112,7 @@ def told(inputs: Inputs, options: Options) -> str:
     n = f"n={lengths.pop()}" if len(lengths) == 1 else f"n_q={inputs[0].shape[-2]}, n_k={inputs[-1].shape[-2]}"
     words = [n, "causal" if options.get("causal") else "not causal"]
     words += ["key_mask"] if options.get("key_mask") is not None else []
+    words += [f"q_start={options['q_start']}"] if options.get("q_start") is not None else []
     return ", ".join(words)
 
 

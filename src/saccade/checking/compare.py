@@ -49,11 +49,19 @@ def finite(got: Float[Tensor, "b ... n e"], rows: Bool[Tensor, "b n"], told: str
     return difference(got, torch.zeros_like(got), rows & _not_finite(got), told, what)
 
 
-def zero(got: Float[Tensor, "b ... n e"], rows: Bool[Tensor, "b n"], told: str, what: str = "output") -> Finding:
-    """The largest absolute number in those rows, which should hold exact zeros."""
+def zero(
+    got: Float[Tensor, "b ... n e"],
+    rows: Bool[Tensor, "b n"],
+    told: str,
+    what: str = "output",
+    *,
+    beside: Float[Tensor, "..."],
+) -> Finding:
+    """The largest number in those rows, which should hold zeros, relative to the largest finite one in `beside`."""
     size = torch.where(spread(rows, got), got.abs(), 0)
     worst = _worst(torch.where(size.isfinite(), size, math.inf))
-    violation = size[worst].item() if size[worst].isfinite() else math.inf
+    usual = torch.where(beside.isfinite(), beside.abs(), 0).max().item()
+    violation = size[worst].item() / (usual or 1.0) if size[worst].isfinite() else math.inf
     return Finding(violation, f"{what} at {place(worst)} is {got[worst].item():.3g}, not 0, {told}")
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from saccade.shapes import Bool, Float, Tensor
+from saccade.shapes import Bool, Float, Int, Tensor
 
 Inputs = tuple[Tensor, ...]
+Rows = Bool[Tensor, "b n"] | Int[Tensor, "b n"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Shape:
         return tuple(torch.randn(b, self.heads, *size, generator=generator, dtype=torch.float64) for size in sizes)
 
 
-def spread(rows: Bool[Tensor, "b n"], like: Float[Tensor, "b ... n d"]) -> Bool[Tensor, "b ... n 1"]:
+def spread(rows: Rows, like: Float[Tensor, "b ... n d"]) -> Tensor:
     """The same rows, in a shape that broadcasts over heads and features."""
     return rows.reshape(rows.shape[0], *([1] * (like.ndim - 3)), rows.shape[1], 1)
 
@@ -64,6 +65,16 @@ def first(inputs: Inputs, n: int) -> Inputs:
 def extended(inputs: Inputs, more: Inputs) -> Inputs:
     """The inputs with `more` positions behind them."""
     return tuple(torch.cat(pair, dim=-2) for pair in zip(inputs, more, strict=True))
+
+
+def between(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """The positions from `start` up to `stop`."""
+    return tuple(tensor[..., start:stop, :] for tensor in inputs)
+
+
+def reordered(inputs: Inputs, order: Int[Tensor, "b n"]) -> Inputs:
+    """Position i of the result is position `order[i]` of the inputs, for each example."""
+    return tuple(torch.take_along_dim(tensor, spread(order, tensor), dim=-2) for tensor in inputs)
 
 
 def examples(inputs: Inputs, index: list[int]) -> Inputs:

@@ -12,11 +12,12 @@ from torch import nn
 
 from saccade.checking.calling import Format, TargetFailure, call, prepared, ready
 from saccade.checking.draws import Inputs, Shape, scaled
-from saccade.checking.target import COMMON_WIDTHS, Target
+from saccade.checking.stream import Stream, cannot_stream
+from saccade.checking.target import COMMON_WIDTHS, MASKS, Target
 
 # Unlike any dim that is tried, so that a transposed output shows; a target that cuts blocks may refuse the first.
 TRIAL_LENGTHS = (192, 640)
-HEADS = (2, 4, 1, 8, 12)
+HEADS = (2, 4, 1, 8, 3, 12)
 HEAD_DIMS = (8, 16, 32, 64)
 WIDTHS = (64, 32, 16, 8, 128, 256, 512, 768)
 DTYPES = (torch.float64, torch.float32)
@@ -35,8 +36,9 @@ def fit(target: Target, width: int | None, dtype: torch.dtype | None, value_dims
     device = _device(target)
     shapes = list(_shapes(target, width, value_dims))
     formats = [Format(shape, kind, device) for kind in ((dtype,) if dtype else DTYPES) for shape in shapes]
-    for n, form in product(TRIAL_LENGTHS, formats):
-        if accepts(target, form, n, seed):
+    for n in TRIAL_LENGTHS:
+        accepted = (form for form in formats if accepts(target, form, n, seed))
+        if form := _first_that_decodes(target, accepted, seed):
             single = form.dtype != torch.float64 or _rounds_early(target, form, n, seed)
             return Format(form.shape, form.dtype, device, single)
     return Format(shapes[0], formats[0].dtype, device, formats[0].dtype != torch.float64)
@@ -55,8 +57,8 @@ def accepts(target: Target, form: Format, n: int, seed: int, causal: bool = Fals
 
 def uses(target: Target, form: Format, option: str, seed: int) -> bool:
     """Whether the target takes an option that only its `**kwargs` could take, rather than refusing its name."""
-    if not target.swallows:
-        return option in target.mask_options
+    if not target.swallows or option not in MASKS:
+        return option in target.options
     n = TRIAL_LENGTHS[0]
     inputs = form.shape.draw(2, n, n, torch.Generator().manual_seed(seed))
     options = {"key_mask": torch.ones(2, n, dtype=torch.bool, device=form.device), "causal": True}
@@ -64,6 +66,29 @@ def uses(target: Target, form: Format, option: str, seed: int) -> bool:
         call(target, prepared(target, form, False), form, ready(inputs, form), {option: options[option]})
     except TargetFailure as failure:
         return "unexpected keyword argument" not in str(failure)
+    return True
+
+
+def _first_that_decodes(target: Target, accepted: Iterator[Format], seed: int) -> Format | None:
+    """The first format in which the target can also take a step, or the first of all if there is none.
+
+    A forward pass may take any number of heads where a decoding state is made for those of its layer.
+    """
+    first = None
+    for form in accepted:
+        first = first or form
+        if cannot_stream(target.make(), form.shape.names) or _decodes(target, form, seed):
+            return form
+    return first
+
+
+def _decodes(target: Target, form: Format, seed: int) -> bool:
+    token = form.shape.draw(2, 1, 1, torch.Generator().manual_seed(seed))
+    stream = Stream(prepared(target, form, False), form)
+    try:
+        stream.step(token, stream.start(2))
+    except TargetFailure as failure:
+        return isinstance(failure.__cause__, NotImplementedError)  # nor in any other format
     return True
 
 

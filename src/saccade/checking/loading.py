@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from saccade.checking.target import CODE_FAILED, describe
 from saccade.errors import must_be, unknown
 
 
@@ -43,12 +44,12 @@ def _import(name: str) -> object:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except CODE_FAILED as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             reachable = f"a module that can be imported from {folder} or from the installed packages"
             raise ValueError(must_be("target's module", reachable, name) + f" ({error})") from error
         place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        reason = f"{describe(error)} ({place.filename}, line {place.lineno})"
         raise ImportError(f"{name} could not be imported: {reason}") from error
 
 

@@ -9,14 +9,17 @@ from saccade.checking.calling import TargetFailure
 from saccade.checking.compare import Finding
 from saccade.checking.fit import DTYPES, fit, uses
 from saccade.checking.modes import modes
-from saccade.checking.probes import PROBES, Entry
+from saccade.checking.probes import PROBES, Check
 from saccade.checking.report import Report, Result
+from saccade.checking.stream import cannot_stream
 from saccade.checking.subject import Subject
 from saccade.checking.target import read_target
-from saccade.checking.terms import read_terms
+from saccade.checking.terms import NotClaimed, read_terms
 from saccade.claims import PROBES as TABLE
 from saccade.claims import Claims, Probe
 from saccade.errors import must_be, unknown
+
+NOTHING = Finding(0.0, "")
 
 
 def check(
@@ -29,6 +32,7 @@ def check(
     dtype: torch.dtype | None = None,
     seed: int = 0,
     probes: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
 ) -> Report:
     """Look for leaks in any attention: of the future, of the padding, between examples, of NaN, of gradients.
 
@@ -40,15 +44,20 @@ def check(
         target: on `"qkv"`, a callable (or module) on `(q, k, v, key_mask=None, causal=False)` with q `[b h q d]`,
             k `[b g k d]`, v `[b g k e]`; on `"x"`, a module, a module class, a factory or a function on
             `(x, key_mask=None, causal=False)` with x `[b n c]`. `key_mask` is boolean `[b k]`, True = real token.
-            A class or factory is called without arguments or with its width alone.
+            A class or factory is called without arguments or with its width alone. If the target takes `q_start`,
+            chunks of queries are checked (on `"x"` with the tokens so far as `context`); if it has `initial_state`
+            and `step`, decoding is (`saccade.checking.stream` says how they are called).
         on: `"qkv"` or `"x"`.
         claims: what the target claims; what it does not claim is not checked. Without claims, all is checked that
-            the signature allows: no `key_mask` or no `causal` there means "not claimed".
+            the signature allows: no `key_mask` or no `causal` there means "not claimed", as does an order of keys
+            that matters by design.
         causal: True for a target that is always causal, False for one whose causality is not to be checked.
         width: the model width (or, on `"qkv"`, the head dim); found by trial otherwise.
         dtype: `torch.float64` or `torch.float32`; otherwise float64 where the target takes it.
         seed: of the inputs, and of torch's global generator while a class or factory builds.
         probes: names of the probes to run; all by default.
+        skip: names of probes to leave out, for what the target is not meant to keep (`"weights"`, if its outputs
+            are no weighted means). Their status is "not claimed".
 
     Raises:
         ValueError: an unknown `on` or probe, another dtype or width, or a class or factory that cannot be built.
@@ -58,22 +67,24 @@ def check(
         raise ValueError(must_be("dtype", "torch.float64 or torch.float32", dtype))
     if width is not None and width < 1:
         raise ValueError(must_be("width", "at least 1", width))
-    chosen = list(PROBES if probes is None else probes)
-    for name in chosen:
+    chosen, left_out = list(PROBES if probes is None else probes), list(skip)
+    for name in (*chosen, *left_out):
         if name not in PROBES:
             raise ValueError(unknown("probe", name, PROBES))
     read = read_target(target, on, width, seed)
     form = fit(read, width, dtype, claims is not None, seed)
-    terms = read_terms(lambda option: uses(read, form, option, seed), claims, causal)
+    reason = cannot_stream(read.make(), form.shape.names)
+    terms = read_terms(on, lambda option: uses(read, form, option, seed), reason, claims, causal)
     subjects = modes(read, form, terms, seed)
-    rows = [row for row in TABLE if row.name in chosen]
-    return Report(tuple(_result(row, PROBES[row.name], subjects) for row in rows))
+    skipped = {name: Result(name, "not claimed", None, "left out by skip") for name in left_out}
+    rows = (row for row in TABLE if row.name in chosen)
+    return Report(tuple(skipped.get(row.name) or _result(row, PROBES[row.name], subjects) for row in rows))
 
 
-def _result(row: Probe, entry: Entry, subjects: Sequence[Subject]) -> Result:
+def _result(row: Probe, probe: Check, subjects: Sequence[Subject]) -> Result:
     """Run one probe in every mode and keep its worst finding."""
     missing = subjects[0].terms.missing
-    reasons = [missing[need] for need in entry.needs if need in missing]
+    reasons = [missing[need] for need in row.needs if need in missing]
     if reasons:
         return Result(row.name, "not claimed", None, reasons[0])
     tolerance = row.tolerance_single if subjects[0].single else row.tolerance
@@ -82,7 +93,9 @@ def _result(row: Probe, entry: Entry, subjects: Sequence[Subject]) -> Result:
         subject.restart()
         mode = " (in training mode)" if subject.training else ""
         try:
-            found = max(entry.probe(subject), key=lambda finding: finding.violation)
+            found = max(probe(subject), key=lambda finding: finding.violation, default=NOTHING)
+        except NotClaimed as reason:
+            return Result(row.name, "not claimed", None, str(reason))
         except TargetFailure as failure:
             return Result(row.name, "failed", None, f"{failure}{mode}")
         findings.append(Finding(found.violation, f"{found.where}{mode}"))

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from saccade.checking.calling import Format, Options, TargetFailure, call, prepared, ready, told
-from saccade.checking.draws import Inputs, masks
+from saccade.checking.draws import Inputs, between, extended, first, masks
 from saccade.checking.fit import accepts
-from saccade.checking.target import Forward, Target, describe
+from saccade.checking.stream import Stream
+from saccade.checking.target import CODE_FAILED, Forward, Target, describe
 from saccade.checking.terms import Terms
 from saccade.shapes import Bool, Float, Tensor
 
@@ -54,9 +55,19 @@ class Subject:
         return self._form.shape.names
 
     @property
+    def value_dim(self) -> int:
+        """The dim of one value, or the width of x."""
+        return self._form.shape.value_dim
+
+    @property
     def single(self) -> bool:
         """Whether the target computes in float32 somewhere."""
         return self._form.single
+
+    @property
+    def rounding(self) -> float:
+        """The largest relative difference that may be rounding."""
+        return 1e-4 if self.single else 1e-9
 
     @property
     def masked(self) -> bool:
@@ -67,7 +78,7 @@ class Subject:
         """New standard normal inputs of length n, float64."""
         return self._form.shape.draw(b, n, n if n_k is None else n_k, self._generator)
 
-    def noise(self, like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def noise(self, like: Tensor) -> Float[Tensor, "..."]:
         """Standard normal numbers of the same shape, without touching torch's global generator."""
         return torch.randn(like.shape, generator=self._generator, dtype=torch.float64)
 
@@ -103,13 +114,40 @@ class Subject:
         Raises:
             TargetFailure: the target raised, or returned something of another type, dtype or shape.
         """
-        forward = self._forward if self._reuses else self._fresh()
-        return self._answer(forward, inputs, key_mask, causal, seed)
+        return self._answer(self._any_copy(), ready(inputs, self._form), self._options(key_mask, causal), seed)
+
+    def part(
+        self, inputs: Inputs, start: int, stop: int, keys: int, key_mask: Bool[Tensor, "b n"] | None, causal: bool
+    ) -> Tensor:
+        """The output of the queries from `start` up to `stop` alone, over the first so many keys.
+
+        Raises:
+            TargetFailure: the target raised, or returned something of another type, dtype or shape.
+        """
+        given, seen = ready(between(inputs, start, stop), self._form), ready(first(inputs, keys), self._form)
+        options = self._options(None if key_mask is None else key_mask[:, :keys], causal) | {"q_start": start}
+        if len(self.names) == 1:
+            options["context"] = seen[0]
+        else:
+            given = (given[0], *seen[1:])
+        return self._answer(self._any_copy(), given, options)
+
+    def stream(self) -> Stream:
+        """A copy of the target that decodes token by token.
+
+        Raises:
+            TargetFailure: it cannot.
+        """
+        return Stream(self._fresh(), self._form)
 
     def kept(self) -> Answers:
         """Calls that all go to one copy, as in a program that uses the target more than once."""
         forward = self._fresh()
-        return lambda inputs, key_mask, causal: self._answer(forward, inputs, key_mask, causal, 0)
+
+        def answer(inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None, causal: bool) -> Tensor:
+            return self._answer(forward, ready(inputs, self._form), self._options(key_mask, causal))
+
+        return answer
 
     def gradients(
         self, inputs: Inputs, cotangent: Tensor, key_mask: Bool[Tensor, "b n"] | None = None, causal: bool = False
@@ -120,15 +158,14 @@ class Subject:
             TargetFailure: the target raised, forward or backward.
         """
         leaves = [tensor.requires_grad_() for tensor in ready(inputs, self._form)]
-        forward = self._forward if self._reuses else self._fresh()
         options = self._options(key_mask, causal)
-        out = call(self._target, forward, self._form, tuple(leaf.clone() for leaf in leaves), options)
+        out = call(self._target, self._any_copy(), self._form, tuple(leaf.clone() for leaf in leaves), options)
         if not out.requires_grad:
             return tuple(torch.zeros_like(tensor) for tensor in inputs)
         loss = (out * cotangent.to(out)).sum()
         try:
             found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        except Exception as error:
+        except CODE_FAILED as error:
             raise TargetFailure(f"{told(inputs, options)}, backward: {describe(error)}") from error
         pairs = zip(inputs, found, strict=True)
         return tuple(torch.zeros_like(old) if new is None else new.to("cpu", torch.float64) for old, new in pairs)
@@ -146,10 +183,21 @@ class Subject:
             names.append("key_mask")
         return names
 
+    def sees_later_tokens(self, n: int) -> bool:
+        """Whether a causal call leaks the future, in the plainest way."""
+        inputs, other = self.draw(n), self.draw(n)
+        cut = n // 2 - 1
+        changed = extended(first(inputs, cut), between(other, cut, n))
+        want, got = (first((self(each, None, causal=True),), cut)[0] for each in (inputs, changed))
+        return _differ(got, want)
+
     def seed_matters(self, inputs: Inputs) -> bool:
         """Whether the output changes with torch's global seed."""
         causal = self.terms.causal[-1]
         return _differ(self(inputs, None, causal), self(inputs, None, causal, seed=1))
+
+    def _any_copy(self) -> Forward:
+        return self._forward if self._reuses else self._fresh()
 
     def _fresh(self) -> Forward:
         return prepared(self._target, self._form, self.training)
@@ -158,12 +206,9 @@ class Subject:
         mask = None if key_mask is None else key_mask.to(self._form.device, copy=True)
         return {"key_mask": mask, "causal": causal}
 
-    def _answer(
-        self, forward: Forward, inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None, causal: bool, seed: int
-    ) -> Tensor:
-        given = ready(inputs, self._form)
+    def _answer(self, forward: Forward, given: Inputs, options: Options, seed: int = 0) -> Tensor:
         with torch.no_grad():
-            out = call(self._target, forward, self._form, given, self._options(key_mask, causal), seed)
+            out = call(self._target, forward, self._form, given, options, seed)
         return out.to("cpu", torch.float64, copy=True)
 
     def _remembers(self) -> bool:

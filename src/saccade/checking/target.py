@@ -26,6 +26,10 @@ Forward = Callable[..., Any]
 Parameters = tuple[inspect.Parameter, ...]
 INPUT_NAMES = ("x", "input", "inputs", "hidden_states")
 COMMON_WIDTHS = {"qkv": 8, "x": 64}
+MASKS = frozenset(("key_mask", "causal"))
+PLACES = frozenset(("q_start", "context"))
+CODE_FAILED = (Exception, SystemExit)
+"""What a stranger's code may raise without ending the check; `sys.exit` in it must not end ours."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,14 @@ class Target:
     Attributes:
         make: gives the forward pass; a fresh copy at each call where it is a module.
         on: `"qkv"` or `"x"`.
-        mask_options: which of `key_mask` and `causal` the forward pass takes.
+        options: which of `key_mask`, `causal`, `q_start` and `context` the forward pass takes.
         needed: which of them it has no default for.
-        swallows: whether it takes them only through `**kwargs`, where taking does not mean using.
+        swallows: whether it takes masks only through `**kwargs`, where taking does not mean using.
     """
 
     make: Callable[[], Forward]
     on: str
-    mask_options: frozenset[str]
+    options: frozenset[str]
     needed: frozenset[str]
     swallows: bool
 
@@ -53,12 +57,13 @@ class Target:
 
     def call(self, forward: Forward, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> object:
         """Call the forward pass with those of the options that it takes."""
-        options = {name: value for name, value in options.items() if name in self.mask_options}
-        if "key_mask" in self.needed and options.get("key_mask") is None:
-            options["key_mask"] = torch.ones(
-                inputs[-1].shape[0], inputs[-1].shape[-2], dtype=torch.bool, device=inputs[-1].device
-            )
-        return forward(*inputs, **{name: value for name, value in options.items() if value is not None})
+        given = {name: value for name, value in options.items() if name in self.options and value is not None}
+        if "key_mask" in self.needed and "key_mask" not in given:
+            b, n = inputs[-1].shape[0], inputs[-1].shape[-2]
+            given["key_mask"] = torch.ones(b, n, dtype=torch.bool, device=inputs[-1].device)
+        if "q_start" in self.needed:
+            given.setdefault("q_start", 0)
+        return forward(*inputs, **given)
 
 
 def read_target(target: Forward, on: str, width: int | None, seed: int) -> Target:
@@ -77,14 +82,13 @@ def read_target(target: Forward, on: str, width: int | None, seed: int) -> Targe
     parameters = _parameters(target.forward if isinstance(target, nn.Module) else target)
     named = {parameter.name: parameter for parameter in parameters}
     swallows = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    options = frozenset(("key_mask", "causal"))
-    taken = options & set(named)
+    taken = (MASKS | PLACES) & set(named)
     return Target(
         make=_copier(target) if isinstance(target, nn.Module) else lambda: target,
         on=on,
-        mask_options=options if swallows else taken,
+        options=taken | MASKS if swallows else taken,
         needed=frozenset(name for name in taken if named[name].default is inspect.Parameter.empty),
-        swallows=swallows and taken != options,
+        swallows=swallows and not taken >= MASKS,
     )
 
 
@@ -126,7 +130,7 @@ def _build(factory: Forward, on: str, width: int, seed: int) -> Forward:
         torch.manual_seed(seed)
         try:
             built = factory(*arguments, **named)
-        except Exception as error:
+        except CODE_FAILED as error:
             raise ValueError(f"target could not be built: {name} raised {describe(error)}") from error
     if not callable(built):
         first = {"qkv": "q, k, v", "x": "x"}[on]
@@ -138,7 +142,7 @@ def _build(factory: Forward, on: str, width: int, seed: int) -> Forward:
 def _copier(module: nn.Module) -> Callable[[], nn.Module]:
     try:
         copy.deepcopy(module)
-    except Exception as error:
+    except CODE_FAILED as error:
         wanted = "a module that copy.deepcopy can copy (or pass its class or a factory)"
         raise TypeError(must_be("target", wanted, f"{type(module).__name__}: {describe(error)}")) from error
     return lambda: copy.deepcopy(module)
@@ -146,6 +150,8 @@ def _copier(module: nn.Module) -> Callable[[], nn.Module]:
 
 def describe(error: BaseException) -> str:
     """An exception on one line: its type and the first line of what it says."""
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
     text = str(error).strip()
     lines = text.splitlines() or [""]
     first = lines[0] if len(lines[0]) <= 300 else lines[0][:300] + " ..."

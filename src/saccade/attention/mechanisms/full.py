@@ -3,7 +3,7 @@
 Cost: O(n^2 d) time; memory O(n d), as torch's fused kernel never stores the weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saccade.attention.mechanism import Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._pattern_layer import PatternLayer, pattern_claims
@@ -19,8 +19,8 @@ class FullAttention(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        """All that softmax attention under a pattern promises."""
-        return pattern_claims(Full())
+        """All that softmax attention under a pattern promises; and no key has a place."""
+        return replace(pattern_claims(Full()), unordered=True)
 
     def build(
         self,

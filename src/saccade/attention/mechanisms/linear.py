@@ -181,6 +181,7 @@ class LinearAttention(Mechanism):
             any_length=True,
             any_mask=True,
             normalised=True,
+            unordered=True,
             streaming=True,
             state_size="O(1)",
         )

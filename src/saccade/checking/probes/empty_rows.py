@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from saccade.checking.compare import Finding, difference, finite, zero
-from saccade.checking.draws import left_padding, replaced, spread, up_to
+from saccade.checking.draws import left_padding, replaced, spread
 from saccade.checking.subject import Subject
 from saccade.shapes import Bool, Tensor
 
@@ -24,7 +24,8 @@ def empty_rows(subject: Subject) -> Iterator[Finding]:
             mask = torch.ones(2, n, dtype=torch.bool)
             mask[1] = False
             yield from look(subject, mask, ~mask, causal, f"where key_mask hides the whole example {told})")
-            if causal and subject.terms.any_mask and not _sees_later_tokens(subject, n):
+            # Where a causal call leaks, these queries see something anyway: for `prefix_causality` to say.
+            if causal and subject.terms.any_mask and not subject.sees_later_tokens(n):
                 mask = left_padding(2, n)
                 empty = mask.cumsum(dim=1) == 0
                 yield from look(subject, mask, empty, causal, f"before the first real token {told}, left padding)")
@@ -35,7 +36,7 @@ def _zeros(
 ) -> Iterator[Finding]:
     inputs = subject.draw(mask.shape[1])
     out = subject(inputs, mask, causal)
-    yield zero(out, empty, told)
+    yield zero(out, empty, told, beside=out)
     # Large, because a sum of no weights that is clamped to the least number overflows only then.
     cotangent, everywhere = 1000 * subject.noise(out), torch.ones_like(mask)
     only_empty = torch.where(spread(empty, out), cotangent, 0)
@@ -43,7 +44,7 @@ def _zeros(
     sent = subject.gradients(inputs, only_empty, mask, causal)
     for name, gradient, nothing in zip(subject.names, found, sent, strict=True):
         yield finite(gradient, everywhere, told, f"gradient of {name}")
-        yield zero(nothing, everywhere, f"from queries {told}", f"gradient of {name}")
+        yield zero(nothing, everywhere, f"from queries {told}", f"gradient of {name}", beside=gradient)
 
 
 def _independence(
@@ -58,11 +59,3 @@ def _independence(
     changed = replaced(inputs, empty & odd, subject.draw(mask.shape[1]))
     what = f"when other hidden tokens were drawn anew, {told}"
     yield difference(subject(changed, mask, causal), out, empty & ~odd, what)
-
-
-def _sees_later_tokens(subject: Subject, n: int) -> bool:
-    """Whether a causal call leaks, so that its queries see something anyway: for `prefix_causality` to say."""
-    inputs, rows = subject.draw(n), up_to([n // 2 - 2] * 2, n)
-    changed = replaced(inputs, ~rows, subject.draw(n))
-    want, got = subject(inputs, None, causal=True), subject(changed, None, causal=True)
-    return difference(got, want, rows, "").violation > 1e-4

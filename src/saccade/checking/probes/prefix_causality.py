@@ -43,8 +43,8 @@ def prefix_causality(subject: Subject) -> Iterator[Finding]:
 
 def _each_cut(subject: Subject, n: int, cuts: Iterable[int]) -> Iterator[Finding]:
     """One new draw behind every cut: a leak may sit at a single position, or at the seams of some chunk size."""
-    inputs, other = subject.draw(n), subject.draw(n)
-    position = torch.arange(n).expand(len(inputs[0]), n)
+    inputs, other = subject.draw(n, b=1), subject.draw(n, b=1)
+    position = torch.arange(n)[None]
     want = subject(inputs, None, causal=True)
     for p in cuts:
         changed = replaced(inputs, position > p, other)

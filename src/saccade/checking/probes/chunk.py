@@ -1,0 +1,46 @@
+"""Queries in chunks, each placed by `q_start`, get what the whole call gives them.
+
+Chunks of several sizes, on and off every tile grid, one query at a time on short inputs, and the last query alone as
+in decoding. Without causality a chunk gets all keys; with it, only those up to its own last query.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from saccade.checking.compare import Finding, difference
+from saccade.checking.draws import right_padding
+from saccade.checking.subject import Subject
+from saccade.shapes import Bool, Tensor
+
+SIZES = {13: (1, 2, 5), 16: (1, 8), 250: (7, 64, 100), 256: (16, 64, 128), 640: (129, 300)}
+"""For each length the sizes of its chunks."""
+
+
+def chunk(subject: Subject) -> Iterator[Finding]:
+    """Each row of the whole call, beside the same row of the call for its chunk alone."""
+    if subject.draws_noise:
+        return
+    both = subject.terms.guessed or subject.terms.cross  # not causally, queries and keys are of two lengths
+    for causal in (causal for causal in subject.terms.causal if causal or both):
+        for n in subject.usable(subject.one_of(13, 16), subject.one_of(250, 256), 640):
+            for mask in (None, right_padding(2, n)) if subject.masked else (None,):
+                yield from _chunks(subject, n, mask, causal)
+
+
+def _chunks(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: bool) -> Iterator[Finding]:
+    inputs = subject.draw(n)
+    want = subject(inputs, mask, causal)
+    rows = torch.ones(2, n, dtype=torch.bool) if mask is None else mask
+    cuts = {f"queries were computed in chunks of {size}": range(0, n, size) for size in SIZES.get(n, ())}
+    cuts["the last query was computed alone"] = range(n - 1, n)
+    for what, starts in cuts.items():
+        bounds = list(pairwise((*starts, n)))
+        if not all(subject.accepts(length) for length in {stop - start for start, stop in bounds}):
+            continue
+        got = want.clone()
+        for start, stop in bounds:
+            got[..., start:stop, :] = subject.part(inputs, start, stop, stop if causal else n, mask, causal)
+        told = f"(n={n}{', causal' if causal else ''}{'' if mask is None else ', right padding'})"
+        yield difference(got, want, rows, f"when {what} {told}")
