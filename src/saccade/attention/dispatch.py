@@ -15,7 +15,7 @@ from saccade.attention.backends.blockwise import blockwise
 from saccade.attention.backends.dense import Mask, dense, mask_of
 from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
-from saccade.attention.inputs import hide, live_lengths, validate
+from saccade.attention.inputs import hide, live_lengths, needed, validate
 from saccade.attention.layout import layout, pair_layout, touched
 from saccade.attention.patterns import Bound, Causal, Full, Pattern
 from saccade.errors import must_be, unknown
@@ -83,6 +83,7 @@ def attend(
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     if torch.compiler.is_compiling():
         return _traced(q, k, v, pattern, key_mask, q_start, scale, bias, dropout, backend)
+    key_mask = needed(key_mask)
     lengths = live_lengths(key_mask) if pattern.needs_length else None
     bound = pattern.bind(q.shape[2], k.shape[2], q_start, lengths=lengths, heads=q.shape[1])
     if backend == "auto":

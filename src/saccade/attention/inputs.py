@@ -57,6 +57,16 @@ def validate_key_mask(key_mask: object, wanted: tuple[int, int], device: torch.d
         raise ValueError(must_be("key_mask", f"of shape [b k] = {wanted} on {device}", got))
 
 
+def needed(key_mask: Bool[Tensor, "b k"] | None) -> Bool[Tensor, "b k"] | None:
+    """The mask, or `None` if it hides nothing: looking costs little, and without a mask kernels are faster.
+
+    On a GPU the mask stays, because looking would wait for all the work before it; so it does under `torch.compile`.
+    """
+    if key_mask is None or key_mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return key_mask
+    return None if bool(key_mask.all()) else key_mask
+
+
 def hide(
     k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None
 ) -> tuple[Float[Tensor, "b g k d"], Float[Tensor, "b g k e"]]:

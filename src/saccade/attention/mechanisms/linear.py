@@ -14,7 +14,7 @@ from einops import rearrange
 from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import Workspace
-from saccade.attention.inputs import hide, validate
+from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._feature_map import (
     CHUNK,
@@ -71,7 +71,7 @@ class LinearLayer(AttentionLayer):
     ) -> Float[Tensor, "b h q e"]:
         """Weighted means with weights phi(q) . phi(k), in fp32 or better."""
         validate(q, k, v, key_mask, q_start)
-        wide = state_dtype(q.dtype)
+        key_mask, wide = needed(key_mask), state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
             if not causal:
                 return _asked(q.to(wide), _state(k, v, key_mask)).to(q.dtype)
