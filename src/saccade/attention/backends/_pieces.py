@@ -16,11 +16,11 @@ from saccade.attention.backends._tiles import Workspace
 from saccade.attention.layout import Group, Part
 from saccade.shapes import Bool, Float, Int, Tensor
 
-CHUNK_SCORES = 1_200_000
+CHUNK_SCORES = 600_000
 """Scores in one piece: few enough to stay in a cache of some MB, many enough to feed the matrix products."""
 
-TYPICAL_DIM = 64
-"""Numbers of a key, for which gathered keys are counted like scores."""
+TYPICAL_DIM = 32
+"""Gathered keys count like so many scores each, where tiles have fewer queries."""
 
 SHORTEST_RUN = 8
 """Query tiles from which on a moving window is worth pieces of its own, head by head."""

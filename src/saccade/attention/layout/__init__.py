@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import or_
 
-import torch
-
 from saccade.attention.layout.labelled import labelled
 from saccade.attention.layout.listed import listed
-from saccade.attention.layout.natural import natural, tile_size
-from saccade.attention.layout.part import FULL, Group, Part, tiles_in
+from saccade.attention.layout.natural import natural, tile_size, tiles_touched
+from saccade.attention.layout.part import FULL, Group, Part
 from saccade.attention.patterns import Bound, Pattern, Scope
 
 
@@ -71,12 +69,9 @@ def pair_layout(bound: Bound) -> Layout:
 def touched(bound: Bound) -> int:
     """Pairs in the tiles that a pattern may touch: what `layout` might visit at most, without asking for masks."""
     pattern, scope = bound.pattern, bound.scope
-    size = tile_size(pattern)
-    queries = scope.query_tiles(size)
-    spans = pattern.spans(scope, torch.arange(queries.start, queries.stop), size)
-    examples, heads = spans.shape[:2]
-    copies = (scope.examples // examples) * (scope.heads // heads)
-    return copies * size**2 * len(tiles_in(spans, queries.start, -(-scope.n_k // size)).q)
+    size = tile_size(pattern, scope)
+    tiles, (examples, heads) = tiles_touched(pattern, scope, size)
+    return (scope.examples // examples) * (scope.heads // heads) * size**2 * len(tiles.q)
 
 
 @lru_cache(maxsize=64)

@@ -7,12 +7,9 @@ one run of keys, and runs of neighbours overlap.
 import torch
 from torch import Tensor
 
-from saccade.attention.layout.part import Part, groups_of, masks_of, tiles_in
+from saccade.attention.layout.part import SIZES, Part, groups_of, masks_of, tiles_in
 from saccade.attention.patterns import Bound, Pairs, Pattern, Scope
 from saccade.shapes import Bool, Int
-
-SIZES = {64: 1.0, 32: 1.1, 16: 1.5}
-"""Tile sizes, and the time of a pair in each next to one in the largest (docs/log.md)."""
 
 
 def labelled(pattern: Pattern, scope: Scope, size: int | None, without: Pattern | None) -> Part:

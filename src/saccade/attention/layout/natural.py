@@ -3,27 +3,23 @@
 import torch
 from torch import Tensor
 
-from saccade.attention.layout.part import Part, groups_of, masks_of, tiles_in
+from saccade.attention.layout.part import SIZES, Part, groups_of, masks_of, tiles_in
 from saccade.attention.patterns import Pairs, Pattern, Scope
 from saccade.shapes import Bool, Int
 
 
-def tile_size(pattern: Pattern, largest: int = 64) -> int:
-    """The largest tile, down to 16, that divides the blocks a pattern is drawn in; the largest if none does."""
-    sizes = [size for size in (largest, largest // 2, largest // 4) if size >= 16]
-    return next((size for size in sizes if all(block % size == 0 for block in pattern.tile_sizes)), largest)
+SAMPLED = 256
+"""Query tiles from which the size of tiles is chosen."""
 
 
 def natural(pattern: Pattern, scope: Scope, size: int | None = None) -> Part:
     """All of a pattern in one part. Query tiles begin at multiples of the size, as key tiles do."""
-    size = tile_size(pattern) if size is None else size
+    size = tile_size(pattern, scope) if size is None else size
     rows, row_mask, is_row = _rows(pattern, scope)
     queries = scope.query_tiles(size)
-    spans = pattern.spans(scope, torch.arange(queries.start, queries.stop), size)
-    tiles = tiles_in(spans, queries.start, -(-scope.n_k // size))
+    tiles, (examples, heads) = tiles_touched(pattern, scope, size)
     alike = torch.cat([_ends(scope, size, tiles), pattern.tile_keys(scope, size, tiles)], dim=1)
     tiles, numbers, table = masks_of(tiles, alike, size, lambda asked: _seen(pattern, scope, size, asked, is_row))
-    examples, heads = spans.shape[:2]
     return Part(
         n_k=scope.n_k,
         size=size,
@@ -37,6 +33,29 @@ def natural(pattern: Pattern, scope: Scope, size: int | None = None) -> Part:
         rows=rows.expand(examples, heads, -1),
         row_mask=None if row_mask is None else row_mask.expand(examples, heads, -1, -1),
     )
+
+
+def tile_size(pattern: Pattern, scope: Scope) -> int:
+    """The largest that divides the blocks in which a pattern is drawn; without blocks, that of the least time."""
+    if blocks := pattern.tile_sizes:
+        return next((size for size in SIZES if all(block % size == 0 for block in blocks)), max(SIZES))
+    return min(SIZES, key=lambda size: SIZES[size] * size * _touched_by_one(pattern, scope, size))
+
+
+def _touched_by_one(pattern: Pattern, scope: Scope, size: int) -> float:
+    """Tiles that a query tile touches, on an average of some query tiles."""
+    queries = scope.query_tiles(size)
+    rows = torch.arange(queries.start, queries.stop, max(1, len(queries) // SAMPLED))
+    tiles = tiles_in(pattern.spans(scope, rows, size), 0, -(-scope.n_k // size))
+    return len(tiles.q) / max(1, len(rows))
+
+
+def tiles_touched(pattern: Pattern, scope: Scope, size: int) -> tuple[Pairs, tuple[int, int]]:
+    """The tiles in which a pattern may allow a pair, and how many examples and heads are told apart."""
+    queries = scope.query_tiles(size)
+    spans = pattern.spans(scope, torch.arange(queries.start, queries.stop), size)
+    examples, heads = spans.shape[:2]
+    return tiles_in(spans, queries.start, -(-scope.n_k // size)), (examples, heads)
 
 
 def _rows(

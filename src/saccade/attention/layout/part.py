@@ -16,6 +16,9 @@ from saccade.shapes import Bool, Int
 FULL = 0
 """Number of the mask that lets every pair through."""
 
+SIZES = {64: 1.0, 32: 1.08, 16: 1.25}
+"""Places in a tile, and the time of a pair in it next to one in the largest (docs/log.md)."""
+
 SHARED_BY = 8
 """Members from which on a list of masks gets a group of its own, which spares gathering masks for each."""
 

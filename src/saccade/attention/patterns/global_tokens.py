@@ -78,9 +78,11 @@ class Global(Pattern):
 
     def tile_keys(self, scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t m"]:
         """Tiles without global positions are alike, as are those of global columns only; others differ."""
-        within, b = torch.arange(size), tiles.b[:, None]
-        columns = self._chosen(scope, b, tiles.k[:, None] * size + within).sum(1) * self.columns
-        rows = self._chosen(scope, b, tiles.q[:, None] * size + within).any(1) & self.rows
+        b = torch.arange(scope.examples)[:, None]
+        position = torch.arange(-(-scope.end // size) * size)
+        chosen = self._chosen(scope, b, position).expand(len(b), -1).unflatten(1, (-1, size)).sum(2)
+        columns = chosen[tiles.b, tiles.k] * self.columns
+        rows = (chosen[tiles.b, tiles.q] > 0) & self.rows
         mixed = (columns > 0) & (columns < size)
         column_key = torch.where(mixed, 2 + tiles.b * (scope.n_k + 1) + tiles.k, (columns > 0).long())
         row_key = torch.where(rows, 1 + tiles.b * (scope.n_q + scope.q_start + 1) + tiles.q, 0)
