@@ -61,7 +61,7 @@ def test_title_and_facts():
     view = look("local(left=1)", 10, causal=True)
     assert view.title == "local(left=1), causal"
     assert view.facts == "n = 10 · 19% of n² pairs · 35% of full's operations"
-    assert look("Local(1) | Global(1)", 10).title == "sparse: Local(1) | Global(1)"
+    assert look("Local(1) | Global(1)", 10).title == "Local(1) | Global(1)"
 
 
 def test_the_gallery_has_every_mechanism_once():

@@ -25,7 +25,7 @@ def machine() -> dict[str, str | int | None]:
 def place() -> str:
     """The machine in words."""
     host = machine()
-    words = f"{host['cpu']}, {host['cores']} cores, {host['torch_threads']} torch threads"
+    words = f"{host['cpu']}, {host['cores']} cores, torch threads: {host['torch_threads']}"
     return f"{words}, {host['gpu']}" if host["gpu"] else words
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from saccade.attention import MECHANISMS, Mechanism, to_mechanism
-from saccade.attention.mechanisms.sparse import SparseAttention
 from saccade.attention.patterns import Pattern
 from saccade.attention.weights import implied_weights
 from saccade.bench.cost import cost
@@ -45,9 +44,7 @@ class View:
     @property
     def title(self) -> str:
         """What is drawn."""
-        spec = self.mechanism
-        name = f"sparse: {spec.pattern!r}" if isinstance(spec, SparseAttention) else repr(spec)
-        return f"{name}, causal" if self.causal else name
+        return f"{self.mechanism!r}, causal" if self.causal else repr(self.mechanism)
 
     @property
     def kept(self) -> float:

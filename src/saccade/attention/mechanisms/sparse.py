@@ -75,6 +75,10 @@ class SparseAttention(_PatternMechanism):
             raise TypeError(must_be("pattern", "a pattern such as Local(128) | Global(2)", self.pattern))
         return self.pattern
 
+    def __repr__(self) -> str:
+        """The pattern, which means this mechanism wherever one is named."""
+        return self.name if self == SparseAttention() else repr(self.pattern)
+
 
 @dataclass(frozen=True, repr=False)
 class LocalAttention(_PatternMechanism):
