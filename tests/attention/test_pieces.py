@@ -28,6 +28,14 @@ PATTERNS: dict[str, Pattern] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    """Pieces are kept for the next call of the same kind; here every test cuts its own."""
+    _pieces._kept.cache_clear()
+    yield
+    _pieces._kept.cache_clear()
+
+
 @pytest.fixture(params=["one_tile_a_piece", "few_tiles_a_piece", "as_it_is"])
 def cut(request, monkeypatch):
     """Pieces of one tile, of a few, or as large as they are; moving windows wherever two tiles allow them."""

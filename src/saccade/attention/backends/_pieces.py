@@ -6,8 +6,9 @@ its queries and keys lie, how to fetch them and where results go.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -21,6 +22,9 @@ CHUNK_SCORES = 600_000
 
 TYPICAL_DIM = 32
 """Gathered keys count like so many scores each, where tiles have fewer queries."""
+
+KEPT_MASKS = 2**21
+"""Numbers in masks up to which the pieces of a call are kept for the next: 8 MB in fp32."""
 
 SHORTEST_RUN = 8
 """Query tiles from which on a moving window is worth pieces of its own, head by head."""
@@ -196,9 +200,29 @@ class RowPiece(Piece):
         self._heads(flat).baddbmm_(weights.mT, rows, alpha=scale)
 
 
-def pieces(flat: Flat, key_mask: Bool[Tensor, "b k"] | None, key_heads: int, work: Workspace) -> Iterator[Piece]:
-    """All the work of a part, cut to fit the workspace."""
-    hidden = flat.hidden(key_mask, key_heads)
+def pieces(flat: Flat, key_mask: Bool[Tensor, "b k"] | None, key_heads: int, work: Workspace) -> Iterable[Piece]:
+    """All the work of a part, cut to fit the workspace. Without a key mask the same for the next call of its kind."""
+    if key_mask is None and _mask_numbers(flat) <= KEPT_MASKS:
+        return _kept(flat, work.dtype, work.device)
+    return _cut(flat, flat.hidden(key_mask, key_heads), key_mask, work)
+
+
+@lru_cache(maxsize=32)
+def _kept(flat: Flat, dtype: torch.dtype, device: torch.device) -> tuple[Piece, ...]:
+    return tuple(_cut(flat, None, None, Workspace(dtype, device)))
+
+
+def _mask_numbers(flat: Flat) -> int:
+    """Numbers in the masks of all pieces that do not share one."""
+    part = flat.part
+    own = sum(group.keys.numel() for group in part.groups if len(group.masks) > 1) * part.size**2
+    rows = 0 if part.row_mask is None else part.row_mask.numel()
+    return (own + rows) * (flat.examples // part.examples) * (flat.heads // part.heads)
+
+
+def _cut(
+    flat: Flat, hidden: Bool[Tensor, "t s"] | None, key_mask: Bool[Tensor, "b k"] | None, work: Workspace
+) -> Iterator[Piece]:
     for group in flat.part.groups:
         cut = _window_pieces if _is_window(flat.part, group) else _tile_pieces
         yield from cut(flat, group, hidden, work)
