@@ -38,11 +38,11 @@ def nothing_kept():
 
 @pytest.fixture(params=["one_tile_a_piece", "few_tiles_a_piece", "as_it_is"])
 def cut(request, monkeypatch):
-    """Pieces of one tile, of a few, or as large as they are; moving windows wherever two tiles allow them."""
+    """Pieces of one tile, of a few, or as large as they are; moving windows wherever there can be one."""
     sizes = {"one_tile_a_piece": 1, "few_tiles_a_piece": 5 * 64 * 64}
     if request.param in sizes:
         monkeypatch.setattr(_pieces, "CHUNK_SCORES", sizes[request.param])
-    monkeypatch.setattr(_pieces, "SHORTEST_RUN", 2)
+    monkeypatch.setattr(_pieces, "WINDOW_SCORES", 0)
 
 
 def inputs(n_q, n_k, heads=H, groups=G, batch=B):
@@ -125,7 +125,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", ["window", "window_and_first", "big_bird"])
 def test_views_that_need_no_padding_are_read_right(monkeypatch, name, heads, layout):
     """256 positions are whole tiles: the inputs are then read where they lie, whatever their strides."""
-    monkeypatch.setattr(_pieces, "SHORTEST_RUN", 2)
+    monkeypatch.setattr(_pieces, "WINDOW_SCORES", 0)
     n, view = 256, LAYOUTS[layout]
     q, k, v, upstream = inputs(n, n, heads, 1)
     pattern = PATTERNS[name]

@@ -26,8 +26,8 @@ TYPICAL_DIM = 32
 KEPT_MASKS = 2**21
 """Numbers in masks up to which the pieces of a call are kept for the next: 8 MB in fp32."""
 
-SHORTEST_RUN = 8
-"""Query tiles from which on a moving window is worth pieces of its own, head by head."""
+WINDOW_SCORES = 40_000
+"""Scores of one head from which on a moving window is worth pieces of its own, head by head (docs/log.md)."""
 
 
 class Piece(ABC):
@@ -233,7 +233,7 @@ def _cut(
 def _is_window(part: Part, group: Group) -> bool:
     """Whether a group is a run of query tiles whose lists of keys move along with them."""
     alike = part.examples == part.heads == len(group.masks) == 1
-    if not alike or len(group.query) < SHORTEST_RUN:
+    if not alike or group.keys.numel() * part.size**2 < WINDOW_SCORES:
         return False
     run = torch.arange(len(group.query))
     listed = group.keys[0, 0] + run[:, None] + torch.arange(group.keys.shape[1])
