@@ -7,7 +7,6 @@ from saccade.attention.layout.part import SIZES, Part, groups_of, masks_of, tile
 from saccade.attention.patterns import Pairs, Pattern, Scope
 from saccade.shapes import Bool, Int
 
-
 SAMPLED = 256
 """Query tiles from which the size of tiles is chosen."""
 
