@@ -128,7 +128,7 @@ def test_what_goes_wrong_is_a_line_and_a_code(capsys, monkeypatch, error, code, 
     def fails(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("saccade.cli.look", fails)
+    monkeypatch.setattr("saccade.commands.show.look", fails)
     assert run(["show", "local"]) == code
     out, err = capsys.readouterr()
     assert out == ""

@@ -14,8 +14,10 @@ from rich.text import Text
 from saccade.bench import plots
 from saccade.bench.choice import BASELINE, read_lengths, read_mechanisms
 from saccade.bench.model_cost import Shape
+from saccade.commands.output import FAILED, INTERRUPTED
 
-INTERRUPTED, FAILED = 130, 1
+COST_EXAMPLE = "saccade cost full 'local(left=64)' --width 768 --heads 12 --layers 12 --out share.png"
+BENCH_EXAMPLE = "saccade bench full 'local(left=64)' linear --lengths 512,2048,8192 --causal"
 DEFAULT_MECHANISMS = ("full", "local", "big_bird", "linear")
 
 Mechanisms = Annotated[
