@@ -5,7 +5,7 @@ Method: scaled dot-product attention (Vaswani et al. 2017) restricted to the pai
 
 import logging
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -116,10 +116,11 @@ def _traced(
     k, v = hide(k, v, key_mask)
     with torch.autocast(q.device.type, enabled=False):
         if backend == "dense":
-            mask = operators.allowed(q, key_mask, text, n_k, q_start)
+            kind = _kind(text, n_q, n_k, q_start) if key_mask is None and bias is None else "masked"
+            mask = operators.allowed(q, key_mask, text, n_k, q_start) if kind == "masked" else None
             mask = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
-            grouped = k.shape[1] != q.shape[1]
-            return scaled_dot_product_attention(q, k, v, mask, float(dropout), scale=scale, enable_gqa=grouped)
+            causal, grouped = kind == "causal", k.shape[1] != q.shape[1]
+            return scaled_dot_product_attention(q, k, v, mask, float(dropout), causal, scale=scale, enable_gqa=grouped)
         if bias is not None:
             raise ValueError(must_be("bias", f"None for backend {backend!r}", "a tensor"))
         seed = torch.randint(2**62, ()) if dropout else None
@@ -131,6 +132,15 @@ def _chosen(text: str, h: int, n_q: int, n_k: int, q_start: int, biased: bool) -
     """The backend for a pattern that is given as text."""
     bound = operators.pattern_of(text).bind(n_q, n_k, q_start, heads=h)
     return _choose(bound, biased)
+
+
+@torch._dynamo.assume_constant_result
+def _kind(text: str, n_q: int, n_k: int, q_start: int) -> Literal["full", "causal", "masked"]:
+    """What torch's kernel has to be told of a pattern: nothing, one word, or a mask."""
+    pattern = operators.pattern_of(text)
+    if pattern == Full():
+        return "full"
+    return "causal" if pattern == Causal() and n_q == n_k and q_start == 0 else "masked"
 
 
 class _Short(NamedTuple):
