@@ -89,7 +89,7 @@ def difference(one: list[Tensor], other: list[Tensor]) -> float:
     """The largest; infinite where dtypes differ."""
     if [x.dtype for x in one] != [x.dtype for x in other]:
         return float("inf")
-    return max(float((x.double() - y.double()).abs().max()) for x, y in zip(one, other, strict=True))
+    return max(float((x.detach().double() - y.detach().double()).abs().max()) for x, y in zip(one, other, strict=True))
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
