@@ -5,6 +5,8 @@ Method: scaled dot-product attention (Vaswani et al. 2017) restricted to the pai
 
 import logging
 import math
+from functools import reduce
+from operator import or_
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +19,7 @@ from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
 from saccade.attention.inputs import hide, live_lengths, validate
 from saccade.attention.layout import layout, pair_layout, touched
-from saccade.attention.patterns import Bound, Causal, Full, Pattern
+from saccade.attention.patterns import Bound, Causal, Full, Nothing, Pattern, PerHead, Shifted, Union
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
 
@@ -226,8 +228,24 @@ def _choose(bound: Bound, biased: bool) -> str:
         return "dense"
     costs = {"dense": float(every)}
     if bound.pattern.has_lists:
-        costs["pairs"] = call + PAIR_COST * pair_layout(bound).visited
-        if TILE_COST * touched(bound) > costs["pairs"]:
-            return min(costs, key=costs.__getitem__)
+        fewest = layout(Bound(_unlisted(bound.pattern), scope)).pairs
+        if TILE_COST * fewest >= every:
+            return "dense"
+        if PAIR_COST * fewest < every:
+            costs["pairs"] = call + PAIR_COST * pair_layout(bound).visited
+            if TILE_COST * touched(bound) > costs["pairs"]:
+                return min(costs, key=costs.__getitem__)
     costs["blockwise"] = call + TILE_COST * layout(bound).visited
     return min(costs, key=costs.__getitem__)
+
+
+def _unlisted(pattern: Pattern) -> Pattern:
+    """What a pattern shows beside lists of pairs: where that is much, a list of all pairs is not worth making."""
+    match pattern:
+        case Union(members):
+            return reduce(or_, map(_unlisted, members))
+        case PerHead(patterns):
+            return PerHead([_unlisted(each) for each in patterns])
+        case Shifted(inner, n):
+            return Shifted(_unlisted(inner), n)
+    return Nothing() if pattern.has_lists else pattern
