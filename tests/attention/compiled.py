@@ -3,6 +3,7 @@
 A fresh process, because torch.compile cannot look through the run-time type checks of the other tests.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -100,7 +101,7 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def report(name: str, error: float) -> None:
     """One line for what is wrong."""
     if not error <= 1e-12:
-        print(f"{name}: off by {error:.2e}")
+        sys.stdout.write(f"{name}: off by {error:.2e}\n")
 
 
 def several_patterns_through_one_function() -> None:
@@ -131,14 +132,18 @@ def masks_that_are_not_needed() -> None:
         torch._dynamo.reset()
         torch.compile(calling(pattern), backend=record, fullgraph=True)(*inputs())
         if sum("allowed" in target for target in seen) != wanted:
-            print(f"{pattern}: {seen}")
+            sys.stdout.write(f"{pattern}: {seen}\n")
 
 
 def operators_by_themselves() -> None:
     """What torch itself asks of operators: schema, shapes and strides, gradients."""
     for pattern in (PATTERNS["local"], Strided(7) | Global(1, last=2)):
         text = operators.text_of(pattern)
-        for backend, mask, seed in (("blockwise", None, None), ("blockwise", MASK, torch.tensor(7)), ("pairs", MASK, None)):
+        for backend, mask, seed in (
+            ("blockwise", None, None),
+            ("blockwise", MASK, torch.tensor(7)),
+            ("pairs", MASK, None),
+        ):
             q, k, v = inputs()
             options = text, backend, 0, 0.3, 0.0 if seed is None else 0.2
             torch.library.opcheck(operators.visit, (q, k, v, mask, seed, *options))
@@ -160,7 +165,7 @@ def main() -> None:
     layers_that_share_their_code()
     masks_that_are_not_needed()
     operators_by_themselves()
-    print("compared")
+    sys.stdout.write("compared\n")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,10 @@ def test_they_have_no_text(unchecked, read, text, message):
         (lambda: Segments([0, 1]), r"ids must be a tensor of integers .*, got \[0, 1\]"),
         (lambda: Segments(torch.tensor([0.0, 1.0])), "ids must be a tensor of integers .*, got torch.float32"),
         (lambda: Segments(torch.tensor([True])), "ids must be a tensor of integers .*, got torch.bool"),
-        (lambda: Segments(torch.zeros(1, 2, 3, dtype=torch.long)), r"ids must be of shape \[n\] or \[b n\], got \(1, 2"),
+        (
+            lambda: Segments(torch.zeros(1, 2, 3, dtype=torch.long)),
+            r"ids must be of shape \[n\] or \[b n\], got \(1, 2",
+        ),
         (lambda: Segments(torch.tensor(3)), r"ids must be of shape \[n\] or \[b n\], got \(\)"),
         (lambda: Edges(torch.zeros(3, 2, dtype=torch.long)), r"edge_index must be of shape \[2 edges\], got \(3, 2\)"),
         (lambda: Edges(torch.zeros(2, dtype=torch.long)), r"edge_index must be of shape \[2 edges\], got \(2,\)"),
@@ -123,7 +126,7 @@ def test_attend_refuses_another_batch_size(backend):
     q, k, v, _ = random_inputs(7, 7, batch=3)
     rows = CARRYING["rows"]
     for pattern in (rows[0](rows[1]) | Local(1), Random(1, 2, excluding=Segments(rows[1]))):
-        with pytest.raises(ValueError, match="batch size must be 2, as in .*got 3"):
+        with pytest.raises(ValueError, match=r"batch size must be 2, as in .*got 3"):
             attend(q, k, v, pattern, backend=backend)
 
 

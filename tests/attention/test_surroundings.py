@@ -126,7 +126,15 @@ def test_short_calls_that_differ_get_masks_of_their_own():
     ids = torch.arange(30)
     calls = [
         (pattern, q_start, dtype)
-        for pattern in (Local(2), Local(3), Causal(), Full(), Segments(ids // 7), Segments(ids // 8), Local(2) | Global(1))
+        for pattern in (
+            Local(2),
+            Local(3),
+            Causal(),
+            Full(),
+            Segments(ids // 7),
+            Segments(ids // 8),
+            Local(2) | Global(1),
+        )
         for q_start in (0, 1, 7)
         for dtype in (torch.float64, torch.float32)
         if q_start == 0 or not isinstance(pattern, Segments)
@@ -164,6 +172,8 @@ def test_training_after_inference(pattern, before, backend):
     with before():
         attend(*inputs, pattern, backend=backend)
     for _ in range(2):
-        out, *gradients = with_gradients(lambda *qkv: attend(*qkv, pattern, backend=backend), *inputs, upstream=upstream)
+        out, *gradients = with_gradients(
+            lambda *qkv: attend(*qkv, pattern, backend=backend), *inputs, upstream=upstream
+        )
         assert not out.requires_grad
         assert all(gradient.abs().sum() > 0 for gradient in gradients)

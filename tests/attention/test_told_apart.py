@@ -42,9 +42,7 @@ def compared(case, n_q, n_k, q_start, groups, mask, backends=(*BACKENDS, "auto")
     wanted = with_gradients(lambda *qkv: oracles.attention(*qkv, seen), q, k, v, upstream=upstream)
     for backend in backends:
         actual = with_gradients(
-            lambda *qkv, backend=backend: attend(
-                *qkv, case.pattern, key_mask=mask, q_start=q_start, backend=backend
-            ),
+            lambda *qkv, backend=backend: attend(*qkv, case.pattern, key_mask=mask, q_start=q_start, backend=backend),
             *(q, k, v),
             upstream=upstream,
         )
@@ -99,9 +97,7 @@ def test_the_causal_form_hides_later_keys_in_every_head(name):
 
 
 @settings(max_examples=25)
-@given(
-    pattern_cases.heads, st.integers(1, 60), st.integers(1, 60), st.integers(0, 40), st.sampled_from([None, 16, 32])
-)
+@given(pattern_cases.heads, st.integers(1, 60), st.integers(1, 60), st.integers(0, 40), st.sampled_from([None, 16, 32]))
 def test_any_list_of_patterns_has_an_exact_layout(case, n_q, n_k, q_start, size):
     bound = case.pattern.bind(n_q, n_k, q_start)
     heads = len(case.sees[0])
