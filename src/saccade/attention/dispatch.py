@@ -120,7 +120,8 @@ def _traced(
         if backend == "dense":
             kind = _kind(text, n_q, n_k, q_start) if key_mask is None and bias is None else "masked"
             mask = operators.allowed(q, key_mask, text, n_k, q_start) if kind == "masked" else None
-            mask = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
+            if mask is not None and bias is not None:
+                mask = bias.to(q.dtype).masked_fill(~mask, -torch.inf)
             causal, grouped = kind == "causal", k.shape[1] != q.shape[1]
             return scaled_dot_product_attention(q, k, v, mask, float(dropout), causal, scale=scale, enable_gqa=grouped)
         if bias is not None:
