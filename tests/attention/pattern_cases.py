@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
 import oracles
 from saccade.attention.patterns import (
@@ -20,9 +21,11 @@ from saccade.attention.patterns import (
     Local,
     Nothing,
     Pattern,
+    PerHead,
     Segments,
     Strided,
 )
+from saccade.shapes import Bool
 
 
 @dataclass(frozen=True)
@@ -215,3 +218,75 @@ written = _expressions(_leaves)
 
 patterns = _expressions(st.one_of(_leaves, _carrying))
 """Any expression of a few parts."""
+
+
+@dataclass(frozen=True)
+class ToldApart:
+    """A pattern that differs between examples or heads, and what each of them lets through.
+
+    `sees[example][head]` has one row where all examples are alike.
+    """
+
+    make: Callable[[], Pattern]
+    sees: tuple[tuple[oracles.Predicate, ...], ...]
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        return self.make()
+
+    def __repr__(self) -> str:
+        return repr(self.pattern)
+
+    def dense(
+        self, n_q: int, n_k: int, q_start: int = 0, live: tuple[int, ...] | None = None
+    ) -> Bool[Tensor, "b h q k"]:
+        """The mask of each example and head, for examples of some lengths."""
+        examples = max(len(self.sees), len(live or ()))
+        lengths = live or (n_k,) * examples
+        rows = self.sees if len(self.sees) == examples else self.sees * examples
+        masks = [
+            torch.stack([oracles.dense(sees, n_q, n_k, q_start, length) for sees in row])
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+        return torch.stack(masks)
+
+
+def per_head(cases: list[Described]) -> ToldApart:
+    return ToldApart(lambda: PerHead([case.pattern for case in cases]), (tuple(case.sees for case in cases),))
+
+
+def segments_of_examples(seeds: tuple[int, ...], longest: int, heads: int, others: Described) -> ToldApart:
+    """Scattered segments, other ones in each example, together with a pattern that is the same in all."""
+    rows = []
+    for seed in seeds:
+        draws, ids = random.Random(seed), []
+        while len(ids) < 200:
+            ids += [draws.randrange(-2, 4) * 10**17] * draws.randint(1, longest)
+        rows.append(ids[:200])
+    sees = tuple((oracles.union(oracles.segments(ids), others.sees),) * heads for ids in rows)
+    return ToldApart(lambda: Segments(torch.tensor(rows)) | others.pattern, sees)
+
+
+HEADS: dict[str, ToldApart] = {
+    "windows": per_head([local(2), local(5, 0), local(2), nothing()]),
+    "own_orders": per_head([strided(7), axial(9, 8), segments(9, seed=5, scattered=True), strided(11, steps=2)]),
+    "orders_in_some": per_head([strided(7) | global_tokens(1, 2), local(4), axial(9, 8) & causal(), nothing()]),
+    "rounds": per_head([strided(7) | axial(5, 9), strided(5) | local(3), full(), causal()]),
+    "edges_in_one": per_head([edges(150, 70, seed=6), local(3), strided(9), global_tokens(0, 3)]),
+    "edges_in_all": per_head([edges(150, 70, seed=seed) for seed in range(4)]),
+    "moved": per_head([strided(7).shifted(3), (edges(90, 50, seed=7) | local(2)).shifted(9), local(3), grid(8, 9, 1)]),
+    "globals_in_some": per_head([global_tokens(2), global_tokens(0, 5, rows=False), global_tokens(1, 1), local(0)]),
+}
+"""Four heads each."""
+
+EXAMPLES: dict[str, ToldApart] = {
+    "alone": segments_of_examples((0, 1), 9, 4, nothing()),
+    "long": segments_of_examples((2, 3), 60, 4, nothing()),
+    "with_window": segments_of_examples((4, 5), 20, 4, local(3)),
+    "with_last": segments_of_examples((6, 7), 20, 4, global_tokens(1, last=2)),
+    "with_strides": segments_of_examples((8, 9), 20, 4, strided(7)),
+}
+"""Two examples each, and four heads."""
+
+heads = st.lists(_expressions(st.one_of(_leaves, _carrying)), min_size=1, max_size=4).map(per_head)
+"""A pattern for each of a few heads."""

@@ -140,3 +140,79 @@ def test_however_the_rows_are_cut_the_result_is_the_same(monkeypatch, causal, n)
             lambda *qkv: oracles.linear_attention_recurrent(*qkv, key_mask), q, k, v, upstream=upstream
         )
         assert_same(many, wanted, 1e-11)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+@pytest.mark.parametrize(("rows", "chunk"), [(64, 64), (128, 32), (5, 5), (2048, 7)], ids=str)
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 129])
+def test_any_cut_gives_the_same(monkeypatch, n, rows, chunk, causal):
+    """Long cuts are whole chunks, as the constants are."""
+    q, k, v, upstream = inputs(n, n)
+    key_mask = torch.arange(n)[None] % 7 != torch.tensor([[3], [0]])
+    seen = oracles.dense(oracles.causal() if causal else oracles.full(), n, n) & key_mask[:, None, None]
+
+    def plain(q, k, v):
+        weights = oracles.elu_plus_one(q) @ oracles.elu_plus_one(k.repeat_interleave(H // G, 1)).mT * seen
+        total = weights.sum(-1, keepdim=True)
+        return weights @ v.repeat_interleave(H // G, 1) / torch.where(total == 0, 1.0, total)
+
+    monkeypatch.setattr(_feature_map, "ROWS", rows)
+    monkeypatch.setattr(_feature_map, "CHUNK", chunk)
+    actual = with_gradients(
+        lambda *qkv: linear_layer()(*qkv, key_mask=key_mask, causal=causal), q, k, v, upstream=upstream
+    )
+    assert_same(actual, with_gradients(plain, q, k, v, upstream=upstream), 1e-11)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+@pytest.mark.parametrize(("batch", "n_q", "n_k"), [(B, 0, 0), (B, 0, 5), (B, 5, 0), (0, 5, 5)], ids=str)
+def test_nothing_gives_nothing(batch, n_q, n_k, causal):
+    q, k, v, upstream = inputs(n_q, n_k, batch=batch)
+    out, *gradients = with_gradients(lambda *qkv: linear_layer()(*qkv, causal=causal), q, k, v, upstream=upstream)
+    assert out.shape == upstream.shape
+    assert not any(each.any() for each in (out, *gradients))
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_where_all_keys_are_hidden_there_are_zeros_and_no_gradient(causal):
+    q, k, v, upstream = inputs(70, 70)
+    hidden = torch.zeros(B, 70, dtype=torch.bool)
+    found = with_gradients(
+        lambda *qkv: linear_layer()(*qkv, key_mask=hidden, causal=causal), q, k, v, upstream=upstream
+    )
+    assert all(torch.equal(each, torch.zeros_like(each)) for each in found)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+@pytest.mark.parametrize("q_start", [0, 1])
+@pytest.mark.parametrize("wanted", ["q", "k", "v", "qv", "kv"])
+def test_only_some_inputs_want_gradients(wanted, q_start, causal):
+    q, k, v, upstream = inputs(70, 71)
+
+    def run(*qkv):
+        return linear_layer()(*qkv, causal=causal, q_start=q_start)
+
+    every = with_gradients(run, q, k, v, upstream=upstream)[1:]
+    named = {"q": q, "k": k, "v": v}
+    for name in wanted:
+        named[name].requires_grad_()
+    run(q, k, v).backward(upstream)
+    for name, gradient in zip("qkv", every, strict=True):
+        assert torch.equal(named[name].grad, gradient) if name in wanted else named[name].grad is None
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_views_and_many_short_heads_work_like_contiguous_tensors(causal):
+    generator = torch.Generator().manual_seed(1)
+    q, k, v, upstream = (torch.randn(70, 3, 40, d, generator=generator, dtype=torch.float64) for d in (5, 5, 7, 7))
+    views = [each.mT.contiguous().mT for each in (q, k, v)]
+    layer = MECHANISMS["linear"]().build(40, 5, value_dim=7)
+    leaves = [view.transpose(1, 2).requires_grad_() for view in views]
+    out = layer(*leaves, causal=causal)
+    gradients = torch.autograd.grad(out, leaves, upstream.transpose(1, 2))
+    seen = oracles.dense(oracles.causal() if causal else oracles.full(), 3, 3)
+    turned = [each.transpose(1, 2).contiguous() for each in (q, k, v)]
+    wanted = with_gradients(
+        lambda *qkv: oracles.linear_attention(*qkv, seen), *turned, upstream=upstream.transpose(1, 2)
+    )
+    assert_same((out.detach(), *gradients), wanted)

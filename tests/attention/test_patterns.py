@@ -13,11 +13,16 @@ from pattern_cases import NAMED, Described
 
 import oracles
 from saccade.attention.patterns import (
+    Axial,
     Causal,
     Full,
     Global,
+    Grid,
     Local,
     Pattern,
+    PerHead,
+    Random,
+    Shifted,
     Strided,
     big_bird,
     longformer,
@@ -25,6 +30,21 @@ from saccade.attention.patterns import (
     sparse_transformer,
 )
 
+TWO_HEADS = PerHead([Local(1), Full()])
+WRITTEN = (
+    TWO_HEADS,
+    PerHead([Full(), Local(1)]),
+    PerHead([TWO_HEADS, Strided(3) | Global(1, last=2)]) | Causal(),
+    Grid(3, 5, 1),
+    Grid(5, 3, 1),
+    Axial(3, 5),
+    Axial(5, 3),
+    Axial(3, 5).shifted(2),
+    (Local(1) | Global(1)).shifted(2) | Global(2),
+    Local(1).shifted(2).shifted(1),
+    Local(1).shifted(3),
+    Random(1, 4, excluding=TWO_HEADS),
+)
 SIZES = ((1, 1, 0), (1, 7, 0), (1, 7, 6), (13, 5, 0), (5, 13, 8), (23, 23, 0), (17, 41, 11), (0, 3, 2), (3, 0, 0))
 lengths = st.integers(0, 37)
 
@@ -300,6 +320,65 @@ def test_only_patterns_combine(unchecked, other):
         Local(3) | other
     with pytest.raises(TypeError, match="must be a pattern"):
         Local(3) & other
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Grid(0, 3, 1), "height must be a whole number, at least 1, got 0"),
+        (lambda: Grid(3, 2.0, 1), "width must be a whole number, at least 1, got 2.0"),
+        (lambda: Grid(3, 3, -1), "radius must be a whole number, at least 0, got -1"),
+        (lambda: Axial(True, 3), "height must be .*got True"),
+        (lambda: Axial(3, -2), "width must be .*got -2"),
+        (lambda: Shifted(Local(1), -1), "n must be a whole number, at least 0, got -1"),
+        (lambda: Local(1).shifted(1.0), "n must be .*got 1.0"),
+        (lambda: Shifted("Local(1)", 1), "pattern must be a pattern, got 'Local\\(1\\)'"),
+        (lambda: PerHead([]), "patterns must be at least one, got \\[\\]"),
+        (lambda: PerHead(Local(1)), "patterns must be a list of patterns, one for each head, got Local\\(1\\)"),
+        (lambda: PerHead([Local(1), "Full"]), "patterns must be a list of patterns"),
+        (lambda: PerHead([TWO_HEADS, Full(), Full()]), "patterns must be made for 3 heads.*got PerHead"),
+        (lambda: (TWO_HEADS | PerHead([Full()] * 3)).bind(5, 5), "heads of .* must be the same for all.*\\[2, 3\\]"),
+        (lambda: TWO_HEADS.bind(5, 5, heads=4), "heads must be 2, one for each pattern of PerHead.*got 4"),
+        (lambda: TWO_HEADS.shifted(1).dense(5, 5, heads=3), "heads must be 2.*got 3"),
+        (lambda: Random(1, 4, excluding=TWO_HEADS).dense(5, 5, heads=3), "heads must be 2.*got 3"),
+    ],
+    ids=lambda argument: argument[:40] if isinstance(argument, str) else "",
+)
+def test_bad_options_of_compound_patterns_are_refused_by_name(unchecked, build, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        build()
+
+
+@given(pattern_cases.patterns, st.integers(0, 40), st.integers(0, 40), lengths, lengths, lengths)
+def test_moving_twice_is_moving_by_the_sum(case, a, b, n_q, n_k, q_start):
+    twice = case.pattern.shifted(a).shifted(b)
+    assert torch.equal(twice.dense(n_q, n_k, q_start), case.pattern.shifted(a + b).dense(n_q, n_k, q_start))
+
+
+@given(pattern_cases.patterns, pattern_cases.patterns, st.integers(0, 40), lengths, lengths)
+def test_moving_and_combining_commute(p, q, by, n_q, n_k):
+    p, q = p.pattern, q.pattern
+    for whole, parts in (
+        ((p | q).shifted(by), p.shifted(by) | q.shifted(by)),
+        ((p & q).shifted(by), p.shifted(by) & q.shifted(by)),
+    ):
+        assert torch.equal(whole.dense(n_q, n_k), parts.dense(n_q, n_k))
+
+
+@given(pattern_cases.patterns, st.integers(0, 40), lengths)
+def test_moving_and_the_causal_form_commute(case, by, n):
+    assert torch.equal(case.pattern.shifted(by).causal().dense(n, n), case.pattern.causal().shifted(by).dense(n, n))
+
+
+@pytest.mark.parametrize("pattern", WRITTEN, ids=repr)
+def test_compound_patterns_have_a_text_and_a_structure(pattern):
+    again = parse(repr(pattern))
+    assert again == pattern
+    assert hash(again) == hash(pattern)
+    assert repr(again) == repr(pattern)
+    assert len({*WRITTEN, again}) == len(WRITTEN)
+    with pytest.raises(AttributeError):
+        setattr(pattern, next(iter(vars(pattern))), None)
 
 
 def test_pattern_itself_cannot_be_built():

@@ -5,7 +5,9 @@ Method: scaled dot-product attention (Vaswani et al. 2017) restricted to the pai
 
 import logging
 import math
-from typing import NamedTuple
+from functools import reduce
+from operator import or_
+from typing import Literal, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -17,7 +19,7 @@ from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
 from saccade.attention.inputs import hide, live_lengths, needed, validate
 from saccade.attention.layout import layout, pair_layout, touched
-from saccade.attention.patterns import Bound, Causal, Full, Pattern
+from saccade.attention.patterns import Bound, Causal, Full, Nothing, Pattern, PerHead, Shifted, Union
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
 
@@ -117,10 +119,12 @@ def _traced(
     k, v = hide(k, v, key_mask)
     with torch.autocast(q.device.type, enabled=False):
         if backend == "dense":
-            mask = operators.allowed(q, key_mask, text, n_k, q_start)
-            mask = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
-            grouped = k.shape[1] != q.shape[1]
-            return scaled_dot_product_attention(q, k, v, mask, float(dropout), scale=scale, enable_gqa=grouped)
+            kind = _kind(text, n_q, n_k, q_start) if key_mask is None and bias is None else "masked"
+            mask = operators.allowed(q, key_mask, text, n_k, q_start) if kind == "masked" else None
+            if mask is not None and bias is not None:
+                mask = bias.to(q.dtype).masked_fill(~mask, -torch.inf)
+            causal, grouped = kind == "causal", k.shape[1] != q.shape[1]
+            return scaled_dot_product_attention(q, k, v, mask, float(dropout), causal, scale=scale, enable_gqa=grouped)
         if bias is not None:
             raise ValueError(must_be("bias", f"None for backend {backend!r}", "a tensor"))
         seed = torch.randint(2**62, ()) if dropout else None
@@ -132,6 +136,15 @@ def _chosen(text: str, h: int, n_q: int, n_k: int, q_start: int, biased: bool) -
     """The backend for a pattern that is given as text."""
     bound = operators.pattern_of(text).bind(n_q, n_k, q_start, heads=h)
     return _choose(bound, biased)
+
+
+@torch._dynamo.assume_constant_result
+def _kind(text: str, n_q: int, n_k: int, q_start: int) -> Literal["full", "causal", "masked"]:
+    """What torch's kernel has to be told of a pattern: nothing, one word, or a mask."""
+    pattern = operators.pattern_of(text)
+    if pattern == Full():
+        return "full"
+    return "causal" if pattern == Causal() and n_q == n_k and q_start == 0 else "masked"
 
 
 class _Short(NamedTuple):
@@ -217,8 +230,24 @@ def _choose(bound: Bound, biased: bool) -> str:
         return "dense"
     costs = {"dense": float(every)}
     if bound.pattern.has_lists:
-        costs["pairs"] = call + PAIR_COST * pair_layout(bound).visited
-        if TILE_COST * touched(bound) > costs["pairs"]:
-            return min(costs, key=costs.__getitem__)
+        fewest = layout(Bound(_unlisted(bound.pattern), scope)).pairs
+        if TILE_COST * fewest >= every:
+            return "dense"
+        if PAIR_COST * fewest < every:
+            costs["pairs"] = call + PAIR_COST * pair_layout(bound).visited
+            if TILE_COST * touched(bound) > costs["pairs"]:
+                return min(costs, key=costs.__getitem__)
     costs["blockwise"] = call + TILE_COST * layout(bound).visited
     return min(costs, key=costs.__getitem__)
+
+
+def _unlisted(pattern: Pattern) -> Pattern:
+    """What a pattern shows beside lists of pairs: where that is much, a list of all pairs is not worth making."""
+    match pattern:
+        case Union(members):
+            return reduce(or_, map(_unlisted, members))
+        case PerHead(patterns):
+            return PerHead([_unlisted(each) for each in patterns])
+        case Shifted(inner, n):
+            return Shifted(_unlisted(inner), n)
+    return Nothing() if pattern.has_lists else pattern

@@ -59,6 +59,7 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(must_be("value_dim", "at least 1", value_dim))
         self.width = width
         self.mechanism = to_mechanism(mechanism)
+        self._claims = self.mechanism.claims
         self.heads = {"q": heads, "k": kv_heads, "v": kv_heads}
         sizes = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * value_dim}
         if missing := set(self.mechanism.inputs) - set(sizes):
@@ -111,11 +112,10 @@ class MultiHeadAttention(nn.Module):
             if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != self.width):
                 constraint = f"of shape [batch, length, {self.width}] (the model width)"
                 raise ValueError(must_be(name, constraint, tuple(tensor.shape)))
-        claims = self.mechanism.claims
-        if context is not None and not claims.cross:
+        if context is not None and not self._claims.cross:
             reason = f"{self.mechanism} does not claim cross attention: its queries and keys are one sequence"
             raise ValueError(must_be("context", f"None, as {reason}", tuple(context.shape)))
-        if causal and not claims.causal:
+        if causal and not self._claims.causal:
             reason = f"{self.mechanism} does not claim causality: its outputs depend on later tokens"
             raise ValueError(must_be("causal", f"False, as {reason}", causal))
 

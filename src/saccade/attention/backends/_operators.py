@@ -69,7 +69,8 @@ def visit(
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
     """The output and its log-sum-exp. The seed of the dropout is a tensor because it is drawn in the graph."""
-    return forward(q, k, v, key_mask, *_plan(q, k, key_mask, seed, text, backend, q_start, scale, dropout))
+    out, lse = forward(q, k, v, key_mask, *_plan(q, k, key_mask, seed, text, backend, q_start, scale, dropout))
+    return out.contiguous(), lse.contiguous()  # compiled code relies on the strides that it was told
 
 
 @visit.register_fake

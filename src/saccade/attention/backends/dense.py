@@ -62,6 +62,7 @@ def mask_of(bound: Bound, dtype: torch.dtype, device: torch.device) -> Mask:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept serves training, too
 def _kept(bound: Bound, dtype: torch.dtype, device: torch.device) -> Mask:
     allowed = bound.dense(device)
     if bool(allowed.all()):

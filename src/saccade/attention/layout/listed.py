@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.layout.part import FULL, Group, Part
-from saccade.attention.patterns import Bound, Intersection, Pairs, Pattern, Scope, Union
+from saccade.attention.patterns import Bound, Intersection, Pairs, Pattern, PerHead, Scope, Shifted, Union
 from saccade.shapes import Int
 
 if TYPE_CHECKING:
@@ -58,6 +58,16 @@ def _pairs(
                 pairs = _repeated(pairs, (1, 1), lead)
                 seen = pattern.sees(scope, pairs)
                 return _ordered([Pairs(*(axis[seen] for axis in pairs))], scope)
+    if isinstance(pattern, Shifted):
+        pairs = _pairs(pattern.pattern, pattern.inner(scope), lead, tiled)
+        return pairs._replace(q=pairs.q + pattern.n, k=pairs.k + pattern.n)
+    if isinstance(pattern, PerHead):
+        found = []
+        for each in dict.fromkeys(pattern.patterns):
+            pairs = _pairs(each, scope, lead, tiled)
+            own = torch.tensor([each == other for other in pattern.patterns])[pairs.h]
+            found.append(Pairs(*(axis[own] for axis in pairs)))
+        return _ordered(found, scope)
     parts = tiled(pattern, scope, None).parts
     return _ordered([_repeated(_of(part, scope), (part.examples, part.heads), lead) for part in parts], scope)
 

@@ -281,7 +281,7 @@ def _sums_behind(
 ) -> list[Tensor]:
     """For each chunk the gradients of the sums from all chunks behind it; `carried` goes on to before the first."""
     s = torch.bmm(phi_q.mT, to_sum, out=work.take("s", len(phi_q), phi_q.shape[2], to_sum.shape[2]))
-    z = torch.bmm(phi_q.mT, to_weight)
+    z = torch.bmm(phi_q.mT, to_weight, out=work.take("z", len(phi_q), phi_q.shape[2], 1))
     found = []
     for name, own, begin in zip(("s behind", "z behind"), (s, z), carried, strict=True):
         turned = own.unflatten(0, (len(begin), -1)).flip(1).flatten(0, 1)

@@ -126,10 +126,10 @@ def _state(k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: B
 
 def _asked(q: Float[Tensor, "b h q d"], sums: Sums) -> Float[Tensor, "b h q e"]:
     """Queries against the sums of their key heads."""
-    b, g = sums.s.shape[:2]
+    (b, g), group = sums.s.shape[:2], q.shape[1] // sums.s.shape[1]
     rows = rearrange(q, "b (g group) q d -> (b g) (group q) d", g=g)
     out = asked(rows, Sums(*map(_flat, sums)), PHI)
-    return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, q=q.shape[2])
+    return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, g=g, group=group)
 
 
 def _causal(

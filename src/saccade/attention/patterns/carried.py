@@ -35,10 +35,6 @@ class CarriesTensor(Pattern):
         content = self.tensor.numpy().tobytes() + repr(tuple(self.tensor.shape)).encode()
         object.__setattr__(self, "_digest", hashlib.sha256(content).hexdigest())
 
-    def tensor_on(self, device: torch.device) -> Int[Tensor, "..."]:
-        """The tensor on another device."""
-        return self.tensor.to(device)
-
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} can't be changed: make a new one")
 

@@ -26,7 +26,7 @@ class PerHead(Pattern):
 
     Raises:
         TypeError: something that is no pattern.
-        ValueError: none at all.
+        ValueError: none at all, or one that is made for another number of heads.
     """
 
     patterns: tuple[Pattern, ...]
@@ -36,6 +36,9 @@ class PerHead(Pattern):
             raise TypeError(must_be("patterns", "a list of patterns, one for each head", patterns))
         if not patterns:
             raise ValueError(must_be("patterns", "at least one", patterns))
+        for each in patterns:
+            if each.heads not in (None, len(patterns)):
+                raise ValueError(must_be("patterns", f"made for {len(patterns)} heads, as many as there are", each))
         object.__setattr__(self, "patterns", tuple(patterns))
 
     def _by_head(self, h: Int[Tensor, "..."], like: Tensor, ask: Callable[[Pattern], Tensor], otherwise: int) -> Tensor:

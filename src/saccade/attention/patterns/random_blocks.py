@@ -104,6 +104,16 @@ class Random(Pattern):
         return not self.earlier or (self.excluding is not None and self.excluding.needs_length)
 
     @property
+    def heads(self) -> int | None:
+        """As the excluded pattern."""
+        return None if self.excluding is None else self.excluding.heads
+
+    @property
+    def examples(self) -> int | None:
+        """As the excluded pattern."""
+        return None if self.excluding is None else self.excluding.examples
+
+    @property
     def tile_sizes(self) -> tuple[int, ...]:
         """The block."""
         return (self.block,)

@@ -3,6 +3,7 @@
 Source: packed training batches, as in T5 (Raffel et al. 2020); FlexAttention's document mask (Dong et al. 2024).
 """
 
+import torch
 from torch import Tensor
 
 from saccade.attention.patterns.carried import CarriesTensor
@@ -27,6 +28,11 @@ class Segments(CarriesTensor):
         super().__init__("ids", ids)
         if ids.ndim not in (1, 2):
             raise ValueError(must_be("ids", "of shape [n] or [b n]", tuple(ids.shape)))
+        rows = self.tensor[0] if ids.ndim == 2 and len(ids) == 1 else self.tensor
+        numbers = torch.unique(rows, return_inverse=True)[1]  # small ones: ids may be as large as hashes are
+        object.__setattr__(self, "_numbers", numbers.masked_fill(rows < 0, -1))
+
+    _numbers: Int[Tensor, "*b n"]
 
     @property
     def ids(self) -> Int[Tensor, "*b n"]:
@@ -36,12 +42,11 @@ class Segments(CarriesTensor):
     def labels(
         self, scope: Scope, b: Int[Tensor, "..."], h: Int[Tensor, "..."], position: Int[Tensor, "..."]
     ) -> Int[Tensor, "..."]:
-        """The number of the segment."""
+        """A number for the segment."""
         if scope.end > self.ids.shape[-1]:
             raise ValueError(must_be("ids", f"as long as the sequence, {scope.end}", self.ids.shape[-1]))
-        ids = self.tensor_on(position.device)
-        found = ids[position] if ids.ndim == 1 else ids[b, position]
-        return found.clamp(min=-1)
+        numbers = self._numbers.to(position.device)
+        return numbers[position] if numbers.ndim == 1 else numbers[b, position]
 
     @property
     def labelled(self) -> bool:

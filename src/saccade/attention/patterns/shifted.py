@@ -31,7 +31,7 @@ class Shifted(Pattern):
         if type(self.n) is not int or self.n < 0:
             raise ValueError(must_be("n", "a whole number, at least 0", self.n))
 
-    def _inner(self, scope: Scope) -> Scope:
+    def inner(self, scope: Scope) -> Scope:
         """The lengths as the pattern inside knows them."""
         extra = max(0, min(self.n - scope.q_start, scope.n_q))
         return replace(
@@ -46,11 +46,11 @@ class Shifted(Pattern):
         """Whether the pattern inside allows the pair, counted from behind the extra tokens."""
         inside = (at.q >= self.n) & (at.k >= self.n)
         moved = at._replace(q=(at.q - self.n).clamp(min=0), k=(at.k - self.n).clamp(min=0))
-        return inside & self.pattern.sees(self._inner(scope), moved)
+        return inside & self.pattern.sees(self.inner(scope), moved)
 
     def spans(self, scope: Scope, rows: Int[Tensor, " r"], size: int) -> Int[Tensor, "b h r s 2"]:
         """The ranges of the tiles inside that a tile touches, moved."""
-        inner, shift = self._inner(scope), self.n // size
+        inner, shift = self.inner(scope), self.n // size
         touched = (0,) if self.n % size == 0 else (0, 1)
         spans = torch.cat([self._of(inner, rows - shift - step, size) for step in touched], dim=3)
         low, high = spans.unbind(-1)
@@ -68,11 +68,11 @@ class Shifted(Pattern):
         shift = self.n // size
         inside = tiles._replace(q=(tiles.q - shift).clamp(min=0), k=(tiles.k - shift).clamp(min=0))
         extra = [torch.where(side * size < self.n, side, shift + 1) for side in (tiles.q, tiles.k)]
-        return torch.cat([self.pattern.tile_keys(self._inner(scope), size, inside), torch.stack(extra, dim=1)], dim=1)
+        return torch.cat([self.pattern.tile_keys(self.inner(scope), size, inside), torch.stack(extra, dim=1)], dim=1)
 
     def dense_rows(self, scope: Scope) -> Bool[Tensor, "b h q"] | None:
         """Those of the pattern inside."""
-        inner = self._inner(scope)
+        inner = self.inner(scope)
         rows = self.pattern.dense_rows(inner)
         return None if rows is None else pad(rows, (scope.n_q - inner.n_q, 0))
 
@@ -80,7 +80,7 @@ class Shifted(Pattern):
         self, scope: Scope, b: Int[Tensor, "..."], h: Int[Tensor, "..."], position: Int[Tensor, "..."]
     ) -> Int[Tensor, "..."]:
         """Those of the pattern inside."""
-        labels = self.pattern.labels(self._inner(scope), b, h, (position - self.n).clamp(min=0))
+        labels = self.pattern.labels(self.inner(scope), b, h, (position - self.n).clamp(min=0))
         return torch.where(position < self.n, -1, labels)
 
     @property
@@ -90,12 +90,12 @@ class Shifted(Pattern):
 
     def listed(self, scope: Scope) -> Pairs | None:
         """Those of the pattern inside, moved."""
-        pairs = self.pattern.listed(self._inner(scope))
+        pairs = self.pattern.listed(self.inner(scope))
         return None if pairs is None else pairs._replace(q=pairs.q + self.n, k=pairs.k + self.n)
 
     def reach(self, scope: Scope) -> tuple[int | float, int | float]:
         """As far as the pattern inside."""
-        return self.pattern.reach(self._inner(scope))
+        return self.pattern.reach(self.inner(scope))
 
     def parts(self) -> tuple[Pattern, ...]:
         """The parts of the pattern inside, moved."""
