@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from saccade.attention import MECHANISMS
 from saccade.attention.dispatch import attend
-from saccade.attention.patterns import Causal, Full, Global, Local, Segments, Strided
+from saccade.attention.patterns import Causal, Full, Global, Local, Random, Segments, Strided
 
 WINDOW = Local(4) | Global(2)
 SEVERAL_PARTS = Local(4) | Strided(9)
@@ -178,3 +178,15 @@ def test_training_after_inference(pattern, before, backend):
         )
         assert not out.requires_grad
         assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("backend", ["dense", "blockwise", "pairs"])
+def test_another_default_device_changes_nothing(backend):
+    """Some set it to the GPU and then create everything there; layouts are still made on the CPU."""
+    n = 199
+    q, k, v = (torch.randn(2, 2, n, 4) for _ in range(3))
+    key_mask = torch.arange(n) < torch.tensor([[n], [150]])
+    pattern = Local(9, 2) | Global(2, last=1) | Random(2, block=16, per_head=True, seed=7) | Strided(50)
+    with torch.device("meta"):
+        out = attend(q, k, v, pattern, key_mask=key_mask, backend=backend)
+    torch.testing.assert_close(out, attend(q, k, v, pattern, key_mask=key_mask, backend="reference"))

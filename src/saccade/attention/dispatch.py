@@ -64,8 +64,8 @@ def attend(
         scale: factor on the scores, `1 / sqrt(d)` if not given.
         bias: added to the scaled scores. Only for backends `dense` and `reference`.
         dropout: share of the weights dropped, drawn from torch's global generator.
-        backend: `auto`, `reference` (the definition), `dense` (torch's fused kernel) or `blockwise` (visits only
-            the tiles of the pattern). A named one is used or refused, never replaced.
+        backend: `auto`, `reference` (the definition), `dense` (torch's fused kernel), `blockwise` (visits only the
+            tiles of the pattern) or `pairs` (visits pair by pair). A named one is used or refused, never replaced.
 
     Raises:
         ValueError, TypeError: inputs that do not belong together; the message names the one at fault.

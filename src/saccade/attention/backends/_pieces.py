@@ -235,8 +235,8 @@ def _is_window(part: Part, group: Group) -> bool:
     alike = part.examples == part.heads == len(group.masks) == 1
     if not alike or group.keys.numel() * part.size**2 < WINDOW_SCORES:
         return False
-    run = torch.arange(len(group.query))
-    listed = group.keys[0, 0] + run[:, None] + torch.arange(group.keys.shape[1])
+    run = torch.arange(len(group.query), device="cpu")
+    listed = group.keys[0, 0] + run[:, None] + torch.arange(group.keys.shape[1], device="cpu")
     return bool((group.query == group.query[0] + run).all() and (group.keys == listed).all())
 
 
@@ -260,7 +260,7 @@ def _window_pieces(
             count, first = min(step, members - begin), key_lead + begin
             hidden = None
             if hidden_tiles is not None:
-                listed = torch.arange(first, first + count)[:, None] + torch.arange(length)
+                listed = torch.arange(first, first + count, device="cpu")[:, None] + torch.arange(length, device="cpu")
                 hidden = _if_any(hidden_tiles[listed.to(work.device)].flatten(1))
             yield WindowPiece(query_lead + begin, first, count, length, bias, hidden)
 
@@ -270,8 +270,8 @@ def _tile_pieces(
 ) -> Iterator[TilePiece]:
     """One group, repeated for the examples and heads that are alike, in chunks."""
     part, device, table = flat.part, work.device, flat.part.table
-    example = group.example + torch.arange(flat.examples // part.examples)[:, None, None]
-    head = group.head + torch.arange(flat.heads // part.heads)[:, None]
+    example = group.example + torch.arange(flat.examples // part.examples, device="cpu")[:, None, None]
+    head = group.head + torch.arange(flat.heads // part.heads, device="cpu")[:, None]
     lead = example * flat.heads + head
     key_lead = example * flat.key_heads + head // (flat.heads // flat.key_heads)
     queries = (lead * part.query_tiles + group.query - part.first_tile).flatten()
@@ -292,20 +292,20 @@ def _row_pieces(flat: Flat, key_mask: Bool[Tensor, "b k"] | None, work: Workspac
     """The dense rows: several key heads at a time, or some rows of one where those are many."""
     part, b, h, g, device = flat.part, flat.examples, flat.heads, flat.key_heads, work.device
     rows = part.rows.repeat(b // part.examples, h // part.heads, 1)
-    lead = torch.arange(b * h).view(b, h, 1)
+    lead = torch.arange(b * h, device="cpu").view(b, h, 1)
     place = (lead * part.query_tiles * part.size + rows.clamp(min=0) + part.front).view(b * g, h // g, -1)
     there = (rows >= 0).reshape(b * g, h // g, -1)
     mask = None if part.row_mask is None else part.row_mask.expand(b, h, -1, -1)
     heads_step = max(1, CHUNK_SCORES // max(1, h // g * rows.shape[2] * part.n_k))
     rows_step = max(1, CHUNK_SCORES // (h // g * part.n_k)) if heads_step == 1 else rows.shape[2]
     for begin in range(0, b * g, heads_step):
-        heads = torch.arange(begin, min(begin + heads_step, b * g))
+        heads = torch.arange(begin, min(begin + heads_step, b * g), device="cpu")
         hidden = None if key_mask is None else ~key_mask[(heads // g).to(device)]
         for row in range(0, rows.shape[2], rows_step):
             chunk = slice(row, row + rows_step)
             bias = None
             if mask is not None:
-                query_head = heads[:, None] % g * (h // g) + torch.arange(h // g)
+                query_head = heads[:, None] % g * (h // g) + torch.arange(h // g, device="cpu")
                 bias = _bias(mask[heads[:, None] // g, query_head, chunk].flatten(1, 2), work)
             at, real = (x[heads, :, chunk].flatten(1).to(device) for x in (place, there))
             yield RowPiece(begin, int(heads[-1]) + 1, part.n_k, at, real, bias, hidden)

@@ -2,8 +2,8 @@
 
 Method: attention along the edges of a graph (Velickovic et al. 2018), here with scaled dot products.
 
-Cost: O(pairs d) time, in both directions; memory O(n d) and the list. A pair costs some ten times as much as one in
-a tile (docs/log.md): it pays where tiles would be nearly empty.
+Cost: O(pairs d) time, in both directions; memory O(n d) and the list. A pair costs some 25 times as much as
+one in a tile (docs/log.md): it pays where tiles would be nearly empty.
 """
 
 from saccade.attention.backends._engine import visit

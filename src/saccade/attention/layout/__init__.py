@@ -17,6 +17,7 @@ from saccade.attention.layout.listed import listed
 from saccade.attention.layout.natural import natural, tile_size, tiles_touched
 from saccade.attention.layout.part import FULL, Group, Part
 from saccade.attention.patterns import Bound, Pattern, Scope
+from saccade.attention.patterns.pattern import on_cpu
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ def pair_layout(bound: Bound) -> Layout:
     return _in_pairs(bound.pattern, bound.scope)
 
 
+@on_cpu
 def touched(bound: Bound) -> int:
     """Pairs in the tiles that a pattern may touch: what `layout` might visit at most, without asking for masks."""
     pattern, scope = bound.pattern, bound.scope
@@ -75,6 +77,7 @@ def touched(bound: Bound) -> int:
 
 
 @lru_cache(maxsize=64)
+@on_cpu
 def _in_tiles(pattern: Pattern, scope: Scope, size: int | None) -> Layout:
     parts = pattern.parts()
     ordered = [part for part in parts if part.labelled]
@@ -92,6 +95,7 @@ def _in_tiles(pattern: Pattern, scope: Scope, size: int | None) -> Layout:
 
 
 @lru_cache(maxsize=64)
+@on_cpu
 def _in_pairs(pattern: Pattern, scope: Scope) -> Layout:
     return Layout(scope, (listed(pattern, scope, _in_tiles),))
 

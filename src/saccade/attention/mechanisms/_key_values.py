@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saccade.attention.inputs import hide
 from saccade.attention.patterns import Causal, Full, Global, Local, Pattern
-from saccade.attention.patterns.pattern import Intersection, Union
+from saccade.attention.patterns.combined import Intersection, Union
 from saccade.attention.states import state_dtype
 from saccade.shapes import Bool, Float
 

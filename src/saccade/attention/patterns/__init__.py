@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from saccade.attention.expressions import read
 from saccade.attention.patterns.axial import Axial
+from saccade.attention.patterns.combined import Intersection, Union
 from saccade.attention.patterns.edges import Edges
 from saccade.attention.patterns.global_tokens import Global
 from saccade.attention.patterns.grid import Grid
 from saccade.attention.patterns.local import Causal, Full, Local, Nothing
-from saccade.attention.patterns.pattern import Bound, Intersection, Pairs, Pattern, Scope, Union
+from saccade.attention.patterns.pattern import Bound, Pairs, Pattern, Scope
 from saccade.attention.patterns.per_head import PerHead
 from saccade.attention.patterns.presets import big_bird, longformer, sparse_transformer
 from saccade.attention.patterns.random_blocks import Random

@@ -45,4 +45,4 @@ class CarriesTensor(Pattern):
         return hash((type(self).__name__, self._digest))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(<{' x '.join(map(str, self.tensor.shape))} numbers, {self._digest[:8]}>)"
+        return f"{type(self).__name__}(<{' x '.join(map(str, self.tensor.shape))} numbers, {self._digest[:16]}>)"

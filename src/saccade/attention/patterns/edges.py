@@ -66,6 +66,14 @@ class Edges(CarriesTensor):
         """Always."""
         return True
 
+    def tile_keys(self, scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t m"]:
+        """Tiles without edges are alike; others are not known to be."""
+        width = self._nodes // size + 1
+        touched = torch.unique((self._sorted // self._nodes // size) * width + self._sorted % self._nodes // size)
+        known = (tiles.q < width) & (tiles.k < width)
+        empty = ~known | ~torch.isin(tiles.q * width + tiles.k, touched)
+        return torch.arange(1, len(tiles.q) + 1).masked_fill(empty, 0)[:, None]
+
     def spans(self, scope: Scope, rows: Int[Tensor, " r"], size: int) -> Int[Tensor, "b h r s 2"]:
         """One range for every key tile from which an edge comes."""
         n_tiles = -(-scope.n_k // size) + 1

@@ -11,8 +11,9 @@ from operator import or_
 import torch
 from torch import Tensor
 
+from saccade.attention.patterns.combined import one_number
 from saccade.attention.patterns.local import Nothing
-from saccade.attention.patterns.pattern import Pairs, Pattern, Scope, one_number
+from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
 from saccade.errors import must_be
 from saccade.shapes import Bool, Int
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
+from saccade.attention.patterns.pattern import Pairs, Pattern, Scope, on_cpu
 from saccade.errors import must_be
 from saccade.shapes import Bool, Int
 
@@ -129,6 +129,7 @@ class Random(Pattern):
 
 
 @lru_cache(maxsize=64)
+@on_cpu
 def _draws(pattern: Random, scope: Scope) -> Int[Tensor, "b h r s"]:
     """The key blocks drawn for each query block, from the block of `q_start` on; -1 where there are too few."""
     first, end = scope.q_start // pattern.block, scope.query_tiles(pattern.block).stop
