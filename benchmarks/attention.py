@@ -16,13 +16,13 @@ import time
 import warnings
 
 import torch
+
+from saccade.bench.machine import place, versions
 from speed.auto import never_slower
 from speed.memory import tensors
 from speed.orders import far_apart
 from speed.ratios import other_sizes, side_by_side
 from speed.timing import Timer
-
-from saccade.bench.machine import place, versions
 
 SECTIONS = ("ratios", "shapes", "auto", "memory", "orders")
 

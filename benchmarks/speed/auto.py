@@ -3,14 +3,14 @@
 from dataclasses import dataclass, replace
 
 import torch
-from speed.rows import backend_of, dense, pattern_row
-from speed.timing import Timer, both, draw, forward
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from saccade import Causal, Full, Global, Local, Strided, big_bird
 from saccade.attention.patterns import Pattern
 from saccade.bench.measure import speed_ratio
+from speed.rows import backend_of, dense, pattern_row
+from speed.timing import Call, Timer, both, draw, forward
 
 PATTERNS = {
     "Full()": Full(),
@@ -21,6 +21,7 @@ PATTERNS = {
     "big_bird()": big_bird(),
     "Strided(128)": Strided(128),
 }
+WAYS = {"forward": forward, "forward + backward": both}
 LEAST, SMALL = 0.9, 512
 HEADS, DIM = 8, 64
 
@@ -46,7 +47,7 @@ def never_slower(lengths: list[int], timer: Timer) -> None:
     print("d, b or p: it chose dense, blockwise or pairs")
     head = "".join(f"{n:>14,}" for n in lengths)
     worst = []
-    for way, work in (("forward", forward), ("forward + backward", both)):
+    for way in WAYS:
         print(f"\n{way:24}{head}")
         for name, pattern in PATTERNS.items():
             found = [measured(name, pattern, n, way, timer) for n in lengths]
@@ -62,16 +63,15 @@ def measured(name: str, pattern: Pattern, n: int, way: str, timer: Timer) -> Fou
     if n <= SMALL:
         row.check(row)
     call, inputs = row.build(HEADS, n, DIM), draw(HEADS, n, DIM)
-    work = forward if way == "forward" else both
     backend = backend_of(call, inputs)
     works = {"auto": call, "masked": masked(pattern, n), "unmasked": dense}
     often = replace(timer, rounds=5 * timer.rounds) if n <= SMALL else timer  # these take no time, but vary
-    times = often.turns({key: work(each, inputs) for key, each in works.items()})
+    times = often.turns({key: WAYS[way](each, inputs) for key, each in works.items()})
     ratios = [speed_ratio(times["auto"], times[key]).value for key in ("masked", "unmasked")]
     return Found(name, n, way, backend, *ratios)
 
 
-def masked(pattern: Pattern, n: int):
+def masked(pattern: Pattern, n: int) -> Call:
     """Dense attention that computes the same: as torch likes it best, its mask made beforehand."""
     if pattern == Full():
         return dense

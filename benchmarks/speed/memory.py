@@ -7,6 +7,7 @@ at its peak above inputs and output gradient, and how far the process grows (Lin
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def measure(expression: str, n: int, causal: bool) -> None:
     """Print what one row takes."""
     layer = to_mechanism(expression).build(HEADS, DIM)
 
-    def work(n: int):
+    def work(n: int) -> Callable[[], object]:
         inputs = [torch.randn(1, HEADS, n, DIM, requires_grad=True) for _ in range(3)]
         grad = torch.randn(1, HEADS, n, DIM)
         return lambda: torch.autograd.grad(layer(*inputs, causal=causal), inputs, grad)

@@ -1,13 +1,13 @@
-"""Patterns whose keys lie far apart: strides, grids, graphs. Each needs another order of the tokens, or a list of pairs."""
+"""Patterns whose keys lie far apart: strides, grids, graphs. They need another order of tokens, or lists of pairs."""
 
 import torch
-from speed.ratios import DENSE
-from speed.rows import Row, backend_of, dense, pattern_row
-from speed.timing import Timer, both, draw, forward
 from torch import Tensor
 
 from saccade import Axial, Edges, Strided
 from saccade.bench.measure import peak_memory, speed_ratio
+from speed.ratios import DENSE
+from speed.rows import Row, backend_of, dense, pattern_row
+from speed.timing import Timer, both, draw, forward
 
 HEADS, DIM = 8, 64
 
@@ -18,11 +18,13 @@ def far_apart(n: int, nodes: int, edges: int, timer: Timer) -> None:
     print(f"\nKeys far apart, h {HEADS}, d {DIM}; memory at its peak, forward + backward")
     print(f"{'':32}{'n':>8}{'backend':>12}{'forward':>10}{'forward + backward':>20}{'MB':>10}{'n x n floats, MB':>20}")
     for row in (pattern_row(Strided(128)), pattern_row(Axial(side, side))):
+        row.check(row)
         line(row, n, timer)
     small = pattern_row(Edges(graph(1024, 90_000)))
     small.check(small)
-    backend = line(pattern_row(Edges(graph(nodes, edges)), name=f"Edges, {edges:,} in a graph"), nodes, timer, check=False)
-    print("" if backend == "pairs" else f"`auto` should choose pairs for the graph, not {backend}!")
+    large = pattern_row(Edges(graph(nodes, edges)), name=f"Edges, {edges:,} in a graph")
+    if (backend := line(large, nodes, timer)) != "pairs":
+        print(f"`auto` should choose pairs for the graph, not {backend}!")
 
 
 def graph(nodes: int, edges: int) -> Tensor:
@@ -32,10 +34,8 @@ def graph(nodes: int, edges: int) -> Tensor:
     return torch.stack([chosen // nodes, chosen % nodes])
 
 
-def line(row: Row, n: int, timer: Timer, check: bool = True) -> str:
-    """One row, after its check; gives the backend."""
-    if check:
-        row.check(row)
+def line(row: Row, n: int, timer: Timer) -> str:
+    """Print one row; gives its backend."""
     call, inputs = row.build(HEADS, n, DIM), draw(HEADS, n, DIM)
     backend = backend_of(call, inputs)
     ratios = []

@@ -10,12 +10,12 @@ from functools import partial
 
 import torch
 from einops import rearrange
-from speed.rows import TOLERANCE, Row, equals, under
-from speed.timing import Call
 from torch import Tensor, nn
 
 from saccade import Global, Local
 from saccade.bench.machine import free_memory
+from speed.rows import Row, close, equals, under
+from speed.timing import Call
 
 COMPUTES = """\
 What the peers compute, checked before it is timed:
@@ -28,7 +28,7 @@ What the peers compute, checked before it is timed:
                          weights are returned as well, which is what takes its time and memory at large n"""
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A peer that cannot run here, and why."""
 
 
@@ -50,11 +50,11 @@ def give(layer: nn.Module, **tensors: Tensor) -> None:
 
 
 def flex(heads: int, n: int, dim: int, right: int) -> Call:
-    """torch's FlexAttention with a window."""
+    """FlexAttention, of torch, with a window."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     if not shutil.which("g++") and not shutil.which("clang++"):
-        raise Unavailable("needs a C++ compiler")
+        raise UnavailableError("needs a C++ compiler")
 
     def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (q - k <= 128) & (k - q <= right)
@@ -95,10 +95,9 @@ def big_bird(heads: int, n: int, dim: int) -> Call:
 
     free = free_memory()
     if free is not None and free < weights_bytes(heads, n):
-        raise Unavailable(f"{weights_bytes(heads, n) / 1e9:.0f} GB must be free for its n x n weights")
-    config = BigBirdConfig(
-        hidden_size=heads * dim, num_attention_heads=heads, max_position_embeddings=n, block_size=64, num_random_blocks=3
-    )
+        raise UnavailableError(f"{weights_bytes(heads, n) / 1e9:.0f} GB must be free for its n x n weights")
+    sizes = {"hidden_size": heads * dim, "num_attention_heads": heads, "max_position_embeddings": n}
+    config = BigBirdConfig(**sizes, block_size=64, num_random_blocks=3)
     layer = BigBirdBlockSparseAttention(config, seed=0).train()
     blocks, band, rows, columns = BigBirdModel.create_masks_for_block_sparse_attn(torch.ones(1, n), 64)
     hidden = torch.empty(1, n, heads * dim)
@@ -126,7 +125,7 @@ def is_big_bird(row: Row) -> None:
     weights = row.build(1, n, n)(q, k, torch.eye(n)[None, None])
     seen = weights > 0
     scores = (q @ k.mT / n**0.5).masked_fill(~seen, -torch.inf)
-    torch.testing.assert_close(weights, scores.softmax(-1), **TOLERANCE)
+    close(weights, scores.softmax(-1))
     assert seen[(Local(1, block=block) | Global(block, last=block)).dense(n, n).expand_as(seen)].all()
     blocks = seen[0, 0, ::block, ::block].sum(-1)
     assert (blocks[3:-3] == 3 + 2 + 3).all(), blocks

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
-from speed.peers import COMPUTES, Unavailable, peer_rows
-from speed.rows import Row, dense, our_rows
-from speed.timing import Call, Timer, both, draw, forward
 
 from saccade.bench.measure import speed_ratio
+from speed.peers import COMPUTES, UnavailableError, peer_rows
+from speed.rows import Row, dense, our_rows
+from speed.timing import Call, Timer, both, draw, forward
 
 DENSE = "dense"
 INSTALL = "install them with: pip install --no-deps -r benchmarks/requirements.txt"
@@ -34,7 +34,7 @@ def side_by_side(lengths: Iterable[int], timer: Timer, peers: bool) -> None:
         try:
             rows.append(replace(row, name=f"{row.name} {version(package).partition('+')[0]}"))
             row.check(row)
-        except (ImportError, Unavailable) as error:
+        except (ImportError, UnavailableError) as error:
             rows = [each for each in rows if not each.name.startswith(row.name)]
             missing.append(f"  {row.name}: {error}")
     check(our_rows())
@@ -66,7 +66,7 @@ def table(size: Size, rows: list[Row], timer: Timer) -> None:
     for row in rows:
         try:
             calls[row.name] = row.build(size.heads, size.n, size.dim)
-        except Unavailable as error:
+        except UnavailableError as error:
             skipped[row.name] = str(error)
     inputs = {False: draw(size.heads, size.n, size.dim), True: draw(size.heads, size.n, size.dim, tokens_first=True)}
     first = {row.name: inputs[row.tokens_first] for row in rows} | {DENSE: inputs[False]}
