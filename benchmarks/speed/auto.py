@@ -22,53 +22,66 @@ PATTERNS = {
     "Strided(128)": Strided(128),
 }
 WAYS = {"forward": forward, "forward + backward": both}
-LEAST, SMALL = 0.9, 512
 HEADS, DIM = 8, 64
+LEAST = 1 / 1.1
+SHORT, LONG = 512, 1024
+"""Up to `SHORT` tokens a round takes no time, but varies; beyond `LONG` it takes long, and varies little."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One call of `auto`: how fast it is next to dense attention with the same mask, and without any."""
+    """How fast `auto` is next to dense attention with the same mask, and without any."""
 
-    pattern: str
-    n: int
-    way: str
+    place: str
     backend: str
     masked: float
     unmasked: float
 
+    @property
+    def cell(self) -> str:
+        """Both ratios, and a mark where `auto` is too slow beside dense attention with the same mask."""
+        mark = "!" if self.masked < LEAST else " "
+        return f"{self.masked:7.2f}/{self.unmasked:.2f} {self.backend[0]}{mark}"
+
     def __str__(self) -> str:
-        return f"{self.masked:.2f} ({self.unmasked:.2f} without a mask): {self.pattern}, n = {self.n:,}, {self.way}"
+        return f"{self.masked:.2f} ({self.unmasked:.2f} without a mask), {self.place}, {self.backend}"
 
 
 def never_slower(lengths: list[int], timer: Timer) -> None:
     """Every pattern at every length, forward, and forward + backward."""
     print(f"\n`auto`, h {HEADS}, d {DIM}: times as fast as dense attention with the pattern's mask / without a mask;")
-    print("d, b or p: it chose dense, blockwise or pairs")
-    head = "".join(f"{n:>14,}" for n in lengths)
-    worst = []
+    print("d, b or p: it chose dense, blockwise or pairs", flush=True)
+    found = []
     for way in WAYS:
-        print(f"\n{way:24}{head}")
-        for name, pattern in PATTERNS.items():
-            found = [measured(name, pattern, n, way, timer) for n in lengths]
-            print(f"{name:24}" + "".join(cell(each) for each in found), flush=True)
-            worst += found
-    print("\nslowest next to the masked call:  ", min(worst, key=lambda each: each.masked))
-    print("slowest next to the unmasked call:", min(worst, key=lambda each: each.unmasked))
+        columns = [measured(way, n, timer) for n in lengths]
+        print(f"\n{way:24}" + "".join(f"{n:>15,}" for n in lengths))
+        for name in PATTERNS:
+            print(f"{name:24}" + "".join(column[name].cell for column in columns), flush=True)
+        found += [each for column in columns for each in column.values()]
+    print("\nslowest next to the masked call:  ", min(found, key=lambda each: each.masked))
+    print("slowest next to the unmasked call:", min(found, key=lambda each: each.unmasked))
 
 
-def measured(name: str, pattern: Pattern, n: int, way: str, timer: Timer) -> Found:
-    """One call of `auto` beside both dense calls."""
-    row = pattern_row(pattern)
-    if n <= SMALL:
+def measured(way: str, n: int, timer: Timer) -> dict[str, Found]:
+    """All patterns at one length, in the same rounds."""
+    inputs, backends = draw(HEADS, n, DIM), dict[str, str]()
+    calls: dict[str, Call] = {"dense": dense}
+    for name, pattern in PATTERNS.items():
+        row = pattern_row(pattern)
         row.check(row)
-    call, inputs = row.build(HEADS, n, DIM), draw(HEADS, n, DIM)
-    backend = backend_of(call, inputs)
-    works = {"auto": call, "masked": masked(pattern, n), "unmasked": dense}
-    often = replace(timer, rounds=5 * timer.rounds) if n <= SMALL else timer  # these take no time, but vary
-    times = often.turns({key: WAYS[way](each, inputs) for key, each in works.items()})
-    ratios = [speed_ratio(times["auto"], times[key]).value for key in ("masked", "unmasked")]
-    return Found(name, n, way, backend, *ratios)
+        calls[name], calls[f"{name} masked"] = row.build(HEADS, n, DIM), masked(pattern, n)
+        backends[name] = backend_of(calls[name], inputs)
+    rounds = 5 * timer.rounds if n <= SHORT else timer.rounds if n <= LONG else min(2, timer.rounds)
+    times = replace(timer, rounds=rounds).turns({name: WAYS[way](call, inputs) for name, call in calls.items()})
+    return {
+        name: Found(
+            place=f"{name}, n = {n:,}, {way}",
+            backend=backends[name],
+            masked=speed_ratio(times[name], times[f"{name} masked"]).value,
+            unmasked=speed_ratio(times[name], times["dense"]).value,
+        )
+        for name in PATTERNS
+    }
 
 
 def masked(pattern: Pattern, n: int) -> Call:
@@ -83,9 +96,3 @@ def masked(pattern: Pattern, n: int) -> Call:
         return scaled_dot_product_attention(q, k, v, mask)
 
     return call
-
-
-def cell(found: Found) -> str:
-    """Both ratios, and a mark where one is too low."""
-    mark = "!" if min(found.masked, found.unmasked) < LEAST else " "
-    return f"{found.masked:6.2f}/{found.unmasked:.2f}{found.backend[0]:>2}{mark}"

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,8 +18,6 @@ Builder = Callable[[int, int, int], Call]
 """Heads, length and head dim to the attention that is timed."""
 Goals = Mapping[int, tuple[float, float]]
 """Length to the ratios that are aimed at, forward, and forward + backward."""
-
-NO_GOALS: Goals = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Row:
     name: str
     build: Builder
     check: Callable[["Row"], None]
-    goals: Goals = field(default=NO_GOALS)
+    goals: Goals = field(default_factory=dict)
     backward: bool = True
     tokens_first: bool = False
 
@@ -76,13 +73,13 @@ def under(pattern: Pattern) -> Call:
     return lambda q, k, v: attend(q, k, v, pattern, backend="reference")
 
 
-def pattern_row(pattern: Pattern, goals: Goals = NO_GOALS, name: str = "") -> Row:
+def pattern_row(pattern: Pattern, goals: Goals | None = None, name: str = "") -> Row:
     """`attend` under a pattern, with the backend that it chooses."""
 
     def build(heads: int, n: int, dim: int) -> Call:
         return lambda q, k, v: attend(q, k, v, pattern)
 
-    return Row(name or repr(pattern), build, equals(under(pattern)), goals)
+    return Row(name or repr(pattern), build, equals(under(pattern)), goals or {})
 
 
 def linear_definition(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
