@@ -12,7 +12,7 @@ from speed.rows import Row, dense, our_rows
 from speed.timing import Call, Timer, both, draw, forward
 
 DENSE = "dense"
-INSTALL = "install them with: pip install --no-deps -r benchmarks/requirements.txt"
+INSTALL = "what is not installed comes with: pip install --no-deps -r benchmarks/requirements.txt"
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ def side_by_side(lengths: Iterable[int], timer: Timer, peers: bool) -> None:
     rows, missing = our_rows(), []
     for package, row in peer_rows() if peers else []:
         try:
-            rows.append(replace(row, name=f"{row.name} {version(package).partition('+')[0]}"))
+            label = f"{row.name} {version(package).partition('+')[0]}"
             row.check(row)
-        except (ImportError, UnavailableError) as error:
-            rows = [each for each in rows if not each.name.startswith(row.name)]
-            missing.append(f"  {row.name}: {error}")
+            rows.append(replace(row, name=label))
+        except Exception as error:  # whatever stops a peer is said, and stops nothing else
+            missing.append(f"  {row.name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
     check(our_rows())
     for n in lengths:
         table(Size(8, n, 64), rows, timer)
-    if peers:
+    if len(rows) > len(our_rows()):
         print("\n" + COMPUTES)
     if missing:
-        print("not measured:", *missing, INSTALL, sep="\n")
+        print("\nnot measured:", *missing, INSTALL, sep="\n")
 
 
 def other_sizes(n: int, timer: Timer) -> None:
