@@ -22,12 +22,12 @@ class Timer:
 
     Attributes:
         rounds: in each of them every work has one turn.
-        seconds: after so many no further round begins, once there were three.
+        seconds: after so many no further round begins, once there were two.
         processor_time: count what the process computes, not what passes; only one thread makes sense then.
     """
 
     rounds: int
-    seconds: float = 30.0
+    seconds: float = 20.0
     processor_time: bool = False
 
     def turns(self, works: Mapping[str, Work]) -> dict[str, list[float]]:
@@ -36,7 +36,7 @@ class Timer:
         times: dict[str, list[float]] = {name: [] for name in works}
         begin = time.monotonic()
         for done in range(self.rounds):
-            if done >= 3 and time.monotonic() - begin > self.seconds:
+            if done >= 2 and time.monotonic() - begin > self.seconds:
                 break
             for name, work in works.items():
                 times[name].append(self._spent(work, repeats[name]))
