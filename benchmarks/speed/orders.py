@@ -1,4 +1,7 @@
-"""Patterns whose keys lie far apart: strides, grids, graphs. They need another order of tokens, or lists of pairs."""
+"""Patterns whose keys lie far apart: strides, grids, graphs. They need another order of tokens, or lists of pairs.
+
+The large graph is held to the definition in a smaller form, as the definition has an n x n array for every head.
+"""
 
 import torch
 from torch import Tensor
