@@ -34,7 +34,7 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     torch.manual_seed(0)
     print(place() + ", " + ", ".join(f"{name} {number}" for name, number in versions().items()))
-    timer = Timer(options.rounds, 5.0 if options.quick else 20.0, options.processor_time)
+    timer = Timer(options.rounds, 5.0 if options.quick else 15.0, options.processor_time)
     begin = time.monotonic()
     for section in options.only or SECTIONS:
         run(section, options, timer)

@@ -27,7 +27,7 @@ class Timer:
     """
 
     rounds: int
-    seconds: float = 20.0
+    seconds: float = 15.0
     processor_time: bool = False
 
     def turns(self, works: Mapping[str, Work]) -> dict[str, list[float]]:
