@@ -18,7 +18,7 @@ HEADS, DIM = 8, 64
 def far_apart(n: int, nodes: int, edges: int, timer: Timer) -> None:
     """Speed, backend and memory of each beside dense attention."""
     side = int(n**0.5)
-    print(f"\nKeys far apart, h {HEADS}, d {DIM}; memory at its peak, forward + backward")
+    print(f"\nKeys far apart, h {HEADS}, d {DIM}; memory at its peak, forward + backward, in all heads; n x n in one")
     print(f"{'':32}{'n':>8}{'backend':>12}{'forward':>10}{'forward + backward':>20}{'MB':>10}{'n x n floats, MB':>20}")
     for row in (pattern_row(Strided(128)), pattern_row(Axial(side, side))):
         row.check(row)
