@@ -1,93 +1,72 @@
-"""Speed of patterns and mechanisms as a ratio to dense attention, interleaved in one run.
+"""Speed and memory of attention next to torch's dense attention, and to other libraries', in one run.
 
-    python benchmarks/attention.py --lengths 1024,4096 --rounds 5
+    pip install --no-deps -r benchmarks/requirements.txt    # the peers; all rows of ours run without them
+    python benchmarks/attention.py
+    python benchmarks/attention.py --only auto --rounds 9
 
-Each figure is the median time of dense `scaled_dot_product_attention` without a mask, divided by the median time of the
-row, forward and forward + backward. Before anything is timed, every row is checked against the definition at n = 256.
+Sections: `ratios` (beside the peers), `shapes` (one head, other head dims), `auto` (never slower than dense?), `memory`
+(of the window at 65,536 tokens) and `orders` (strides, grids, graphs). A ratio is the time of dense
+`scaled_dot_product_attention` without a mask over that of the row, the median of rounds in which all take turns; b 1,
+fp32. An exclamation mark stands where a goal is missed. Whatever is timed was held to its definition just before.
 """
 
 import argparse
-import statistics
+import logging
 import time
-from collections.abc import Callable
+import warnings
 
 import torch
-from torch import Tensor
 
-from saccade import attend
-from saccade.attention import to_mechanism
+from saccade.bench.machine import place, versions
+from speed.auto import never_slower
+from speed.memory import tensors
+from speed.orders import far_apart
+from speed.ratios import other_sizes, side_by_side
+from speed.timing import Timer
 
-ROWS = [
-    "full",
-    "local",
-    "local(right=0)",
-    "longformer(window=256, first=2)",
-    "big_bird",
-    "strided(stride=128)",
-    "linear",
-]
+SECTIONS = ("ratios", "shapes", "auto", "memory", "orders")
 
 
 def main() -> None:
-    """Print one table for each length."""
+    """Run the sections that are asked for, all of them otherwise."""
+    options = parsed()
+    warnings.simplefilter("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    print(place() + ", " + ", ".join(f"{name} {number}" for name, number in versions().items()))
+    timer = Timer(options.rounds, 5.0 if options.quick else 15.0, options.processor_time)
+    begin = time.monotonic()
+    for section in options.only or SECTIONS:
+        run(section, options, timer)
+    print(f"\n{time.monotonic() - begin:.0f} s in all")
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", default="1024,4096")
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="this section alone; repeat at will")
+    parser.add_argument("--lengths", default="4096,16384", help="of the section `ratios`")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--causal", action="store_true", help="the causal forms, against causal dense attention")
-    options = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, h {options.heads}, d {options.dim}, fp32")
-    for row in ROWS:
-        check(row, options.causal)
-    for length in map(int, options.lengths.split(",")):
-        report(length, options)
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--quick", action="store_true", help="small lengths, to see that all of it runs")
+    parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with OMP_NUM_THREADS=1")
+    return parser.parse_args()
 
 
-def check(row: str, causal: bool) -> None:
-    """A row that is wrong is not timed."""
-    q, k, v = (torch.randn(1, 2, 256, 16) for _ in range(3))
-    layer = to_mechanism(row).build(2, 16)
-    pattern = getattr(layer, "causal_pattern" if causal else "pattern", None)
-    if pattern is not None:
-        torch.testing.assert_close(layer(q, k, v, causal=causal), attend(q, k, v, pattern, backend="reference"))
-
-
-def report(length: int, options: argparse.Namespace) -> None:
-    """One table: every row forward, and forward + backward."""
-    inputs = [torch.randn(1, options.heads, length, options.dim, requires_grad=True) for _ in range(3)]
-    layers = {row: to_mechanism(row).build(options.heads, options.dim) for row in ROWS}
-    calls = {row: lambda layer=layer: layer(*inputs, causal=options.causal) for row, layer in layers.items()}
-    forward = interleaved({row: without_grad(call) for row, call in calls.items()}, options.rounds)
-    both = interleaved({row: with_grad(call, inputs) for row, call in calls.items()}, options.rounds)
-    print(f"\nn = {length}: ratio to full (ms)\n{'':34}{'forward':>18}{'forward + backward':>22}")
-    for row in ROWS:
-        times = [(forward["full"] / forward[row], forward[row]), (both["full"] / both[row], both[row])]
-        print(f"{row:34}" + "    ".join(f"{ratio:7.1f}x {1e3 * seconds:8.1f}" for ratio, seconds in times))
-
-
-def without_grad(call: Callable[[], Tensor]) -> Callable[[], object]:
-    """The forward pass alone."""
-    return torch.no_grad()(call)
-
-
-def with_grad(call: Callable[[], Tensor], inputs: list[Tensor]) -> Callable[[], object]:
-    """Forward and backward, gradients for all inputs."""
-    grad = torch.randn_like(inputs[2])
-    return lambda: torch.autograd.grad(call(), inputs, grad)
-
-
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call; all of them are called once in every round, so that drift hits them alike."""
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+def run(section: str, options: argparse.Namespace, timer: Timer) -> None:
+    """One section."""
+    quick = options.quick
+    if section == "ratios":
+        lengths = [1024] if quick else [int(n) for n in options.lengths.split(",")]
+        side_by_side(lengths, timer, options.peers)
+    elif section == "shapes":
+        other_sizes(1024 if quick else 4096, timer)
+    elif section == "auto":
+        never_slower([2**i for i in range(4, 11 if quick else 13)], timer)
+    elif section == "memory":
+        tensors(8192 if quick else 65_536)
+    else:
+        far_apart(*(1024, 2_000, 40_000) if quick else (4096, 11_758, 1_038_000), timer)
 
 
 if __name__ == "__main__":

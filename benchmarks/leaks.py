@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """What `saccade check` finds in other libraries: one table, peer by probe, with the largest violation and where.
 
     pip install --no-deps -r benchmarks/requirements.txt
