@@ -37,6 +37,14 @@ def unwritten_memory_is_nan() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def nothing_left_in_workspaces() -> None:
+    """So that they, too, start as NaN."""
+    from saccade.attention.backends import _tiles  # not above: the type checks hook into the first import
+
+    _tiles.KEPT.workspaces.clear()
+
+
+@pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Every test starts from the same global seed and leaves the generator as it was."""
     with torch.random.fork_rng(devices=[]):

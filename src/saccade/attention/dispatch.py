@@ -25,11 +25,11 @@ from saccade.shapes import Bool, Float, Tensor
 
 BACKENDS = {"reference": reference, "dense": dense, "blockwise": blockwise, "pairs": pairs}
 
-TILE_COST, PAIR_COST = 1.6, 40.0
+TILE_COST, PAIR_COST = 1.4, 40.0
 """Time of a pair in a tile, and of one by itself, next to a pair of dense attention (docs/log.md)."""
 
-CALL_COST = 600_000
-"""Pairs of dense attention, over all heads of an example, that take as long as cutting a layout into pieces."""
+CALL_COST = 200_000
+"""Pairs of dense attention, over all heads of an example, that take as long as starting on the pieces of a layout."""
 
 SHORT_PAIRS, SHORT_CALLS = 2**18, 64
 """Calls of up to 512 x 512 pairs are remembered, so many of them: there the checks would take longer than the work."""

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from saccade.attention.backends._flat import Flat
 from saccade.attention.backends._pieces import Piece, pieces
-from saccade.attention.backends._tiles import Softmax, Workspace
+from saccade.attention.backends._tiles import Softmax, Workspace, workspace
 from saccade.attention.layout import Layout, Part
 from saccade.shapes import Bool, Float, Tensor
 
@@ -111,8 +111,8 @@ class _Call:
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, softmax: Softmax) -> "_Call":
-        """With a new workspace, which accumulates in fp32 or better."""
-        return cls(q, k, v, key_mask, softmax, Workspace(torch.promote_types(q.dtype, torch.float32), q.device))
+        """With a workspace, which accumulates in fp32 or better."""
+        return cls(q, k, v, key_mask, softmax, workspace(torch.promote_types(q.dtype, torch.float32), q.device))
 
     def forward(self, part: Part, number: int, dtype: torch.dtype) -> Parted:
         """What one part alone would give."""
@@ -160,6 +160,7 @@ class _Call:
             result = piece.room(work, "grad_q", grad_q)
             torch.baddbmm(result, grad_scores, tiles[1], beta=0, alpha=softmax.scale, out=result)
             piece.put_queries(grad_q, result)
+        del q, k, v, grad, lse  # copies, where the part has an order of its own
         heads = self.k.shape[1]
         return flat.from_queries(grad_q), flat.from_keys(grad_k, heads), flat.from_keys(grad_v, heads)
 

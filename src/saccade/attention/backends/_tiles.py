@@ -1,11 +1,13 @@
 """Softmax over one rectangular batch of tiles, forward and backward, in workspaces that are used again and again.
 
 On a CPU a fresh large result costs more than the arithmetic that fills it, so every product here is written
-into a buffer that stays in cache: two batched matrix products and a few passes over the scores going forward,
-five products coming back. Weights are never stored: the backward pass rebuilds them from the log-sum-exp.
+into a buffer that stays in cache, and with the thread from call to call (some 10 MB): two batched matrix products and
+a few passes over the scores going forward, five products coming back. Weights are never stored: the backward pass
+rebuilds them from the log-sum-exp.
 """
 
 import math
+import threading
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +40,24 @@ class Workspace:
         if tiles.dtype == self.dtype:
             return torch.index_select(tiles, 0, index, out=buffer)
         return buffer.copy_(tiles.index_select(0, index))
+
+
+class _Kept(threading.local):
+    """The workspaces of one thread."""
+
+    def __init__(self) -> None:
+        self.workspaces: dict[tuple[object, ...], Workspace] = {}
+
+
+KEPT = _Kept()
+
+
+def workspace(dtype: torch.dtype, device: torch.device) -> Workspace:
+    """A workspace for one call at a time. On a CPU it is that of the call before: fresh memory is slow memory there."""
+    if device.type != "cpu":
+        return Workspace(dtype, device)
+    key = dtype, torch.is_inference_mode_enabled()  # what is made in inference mode can't be written to outside
+    return KEPT.workspaces.setdefault(key, Workspace(dtype, device))
 
 
 @dataclass(frozen=True)
