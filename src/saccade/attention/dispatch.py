@@ -235,8 +235,8 @@ def _choose(bound: Bound, biased: bool) -> str:
             return "dense"
         if PAIR_COST * fewest < every:
             costs["pairs"] = call + PAIR_COST * pair_layout(bound).visited
-            if TILE_COST * touched(bound) > costs["pairs"]:
-                return min(costs, key=costs.__getitem__)
+        if call + TILE_COST * touched(bound) >= min(costs.values()):  # which is quick to know, other than the layout
+            return min(costs, key=costs.__getitem__)
     costs["blockwise"] = call + TILE_COST * layout(bound).visited
     return min(costs, key=costs.__getitem__)
 
