@@ -60,7 +60,7 @@ def show(
     if out is not None:
         plots.check_path(out, overwrite)
     if is_run:
-        from saccade.bench.show_run import show_run
+        from saccade.bench.evidence.show_run import show_run
 
         reading = _given(examples=examples, split=split, length=length)
         show_run(Path(what[0]), what[1:], out=out, grid=grid, as_json=as_json, reading=reading)

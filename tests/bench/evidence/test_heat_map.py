@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from saccade.bench.heads_figure import heat_map_figure
-from saccade.bench.heat_map import heat_map, middle, read_grid
+from saccade.bench.evidence.heads_figure import heat_map_figure
+from saccade.bench.evidence.heat_map import heat_map, middle, read_grid
 
 HEIGHT, WIDTH = 3, 5
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.attention.record import Record
-from saccade.bench.evidence import RunEvidence, evenly, look_into, record_weights, weigh
-from saccade.bench.evidence_report import advice, conclusion, facts, percent, promising, to_dict
+from saccade.bench.evidence.gather import RunEvidence, evenly, look_into, record_weights, weigh
+from saccade.bench.evidence.report import advice, conclusion, facts, percent, promising, to_dict
 from saccade.data import DataSettings
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.tasks.classification import Recipe, load, train

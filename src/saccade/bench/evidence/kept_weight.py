@@ -14,7 +14,7 @@ import torch
 
 from saccade.attention import Mechanism
 from saccade.attention.patterns import Pattern
-from saccade.bench.candidates import pattern_of
+from saccade.bench.evidence.candidates import pattern_of
 from saccade.shapes import Bool, Float, Tensor
 
 

@@ -5,12 +5,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from saccade.bench.candidates import label
-from saccade.bench.evidence import RunEvidence
-from saccade.bench.evidence_report import LOW, advice, conclusion, facts, percent
-from saccade.bench.heat_map import Grid, heat_map, middle
+from saccade.bench.evidence.candidates import label
+from saccade.bench.evidence.gather import RunEvidence
+from saccade.bench.evidence.heat_map import Grid, heat_map, middle
+from saccade.bench.evidence.report import LOW, advice, conclusion, facts, percent
+from saccade.bench.evidence.spectra import GRID, Spectra
 from saccade.bench.shades import cells, heat
-from saccade.bench.spectra import GRID, Spectra
 from saccade.bench.terminal import shades, speaks_unicode
 from saccade.shapes import Float, Tensor
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from saccade.bench.heat_map import Grid, heat_map, middle
+from saccade.bench.evidence.heat_map import Grid, heat_map, middle
 from saccade.bench.plots import ink_colors, new_figure
 from saccade.bench.shades import cells, heat
 from saccade.shapes import Float, Tensor

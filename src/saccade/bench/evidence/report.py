@@ -3,10 +3,10 @@
 import shlex
 from typing import Any
 
-from saccade.bench.candidates import label
-from saccade.bench.evidence import RunEvidence
-from saccade.bench.kept_weight import Kept
-from saccade.bench.spectra import GRID, SHARES, Spectra
+from saccade.bench.evidence.candidates import label
+from saccade.bench.evidence.gather import RunEvidence
+from saccade.bench.evidence.kept_weight import Kept
+from saccade.bench.evidence.spectra import GRID, SHARES, Spectra
 from saccade.shapes import Tensor
 from saccade.tasks.run_folder import RECIPE
 

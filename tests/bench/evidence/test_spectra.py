@@ -2,7 +2,7 @@ import pytest
 import torch
 from evidence_cases import banded, of_rank, softmax_weights
 
-from saccade.bench.spectra import GRID, Spectra, cumulative, needed, numerical_rank
+from saccade.bench.evidence.spectra import GRID, Spectra, cumulative, needed, numerical_rank
 
 
 def spectra_of(*examples):

@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from saccade.bench.evidence import look_into
-from saccade.bench.evidence_plots import evidence_figure
-from saccade.bench.evidence_report import to_dict
-from saccade.bench.evidence_terminal import draw_evidence
-from saccade.bench.heat_map import read_grid
+from saccade.bench.evidence.gather import look_into
+from saccade.bench.evidence.heat_map import read_grid
+from saccade.bench.evidence.plots import evidence_figure
+from saccade.bench.evidence.report import to_dict
+from saccade.bench.evidence.terminal import draw_evidence
 from saccade.bench.plots import save
 
 

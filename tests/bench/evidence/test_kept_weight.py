@@ -3,8 +3,8 @@ import torch
 from evidence_cases import banded, softmax_weights
 
 from saccade.attention import to_mechanism
-from saccade.bench.candidates import candidates, pattern_of
-from saccade.bench.kept_weight import KeptWeight
+from saccade.bench.evidence.candidates import candidates, pattern_of
+from saccade.bench.evidence.kept_weight import KeptWeight
 
 
 def kept_of(mechanism, *examples):

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
-from saccade.bench.candidates import label
-from saccade.bench.evidence import RunEvidence
-from saccade.bench.evidence_report import ENOUGH, LOW, conclusion, facts
-from saccade.bench.heads_figure import WIDTH, draw_heads, inches_down
-from saccade.bench.heat_map import Grid, heat_map, middle
+from saccade.bench.evidence.candidates import label
+from saccade.bench.evidence.gather import RunEvidence
+from saccade.bench.evidence.heads_figure import WIDTH, draw_heads, inches_down
+from saccade.bench.evidence.heat_map import Grid, heat_map, middle
+from saccade.bench.evidence.report import ENOUGH, LOW, conclusion, facts
 from saccade.bench.plots import new_figure
 from saccade.shapes import Float, Tensor
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from saccade.bench.candidates import candidates
-from saccade.bench.evidence import Evidence, weigh
+from saccade.bench.evidence.candidates import candidates
+from saccade.bench.evidence.gather import Evidence, weigh
 
 
 def softmax_weights(*shape, seed=3):

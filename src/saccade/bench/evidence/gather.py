@@ -15,11 +15,11 @@ from torch import nn
 from saccade.attention import Mechanism
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
-from saccade.bench.candidates import candidates
-from saccade.bench.kept_weight import Kept, KeptWeight
-from saccade.bench.mean_weights import MeanWeights
+from saccade.bench.evidence.candidates import candidates
+from saccade.bench.evidence.kept_weight import Kept, KeptWeight
+from saccade.bench.evidence.mean_weights import MeanWeights
+from saccade.bench.evidence.spectra import Spectra
 from saccade.bench.show import LONGEST
-from saccade.bench.spectra import Spectra
 from saccade.errors import must_be
 from saccade.nn import MultiHeadAttention
 from saccade.shapes import Float, Int, Tensor

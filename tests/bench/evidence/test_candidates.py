@@ -2,7 +2,7 @@ import pytest
 
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.attention.patterns import Local
-from saccade.bench.candidates import SIZES, candidates, label, pattern_of
+from saccade.bench.evidence.candidates import SIZES, candidates, label, pattern_of
 
 
 def test_every_pattern_of_the_list_is_there_and_nothing_else():

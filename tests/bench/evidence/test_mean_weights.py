@@ -2,7 +2,7 @@ import pytest
 import torch
 from evidence_cases import banded, softmax_weights
 
-from saccade.bench.mean_weights import MeanWeights, diagonal_sums, distances_of
+from saccade.bench.evidence.mean_weights import MeanWeights, diagonal_sums, distances_of
 
 
 def test_each_place_is_a_mean_over_the_examples_that_reach_it():

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from saccade.attention import to_mechanism
-from saccade.bench.evidence import RunEvidence
-from saccade.bench.evidence_plots import evidence_figure
-from saccade.bench.evidence_terminal import draw_evidence
+from saccade.bench.evidence.gather import RunEvidence
+from saccade.bench.evidence.plots import evidence_figure
+from saccade.bench.evidence.terminal import draw_evidence
 from saccade.bench.plots import save
 from saccade.bench.shades import heat
 
