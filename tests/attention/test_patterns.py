@@ -3,6 +3,8 @@
 import copy
 import math
 import pickle
+import subprocess
+import sys
 
 import pattern_cases
 import pytest
@@ -291,6 +293,9 @@ def test_parse_refuses_what_is_no_pattern(unchecked, text, message):
         (lambda: Global(positions=(3, "a")), "positions must be"),
         (lambda: Global(positions=4), "positions must be"),
         (lambda: Global(1, rows=False, columns=False), "rows or columns must be"),
+        (lambda: Global(1, rows="no"), "rows must be True or False, got 'no'"),
+        (lambda: Random(2, per_head=1), "per_head must be True or False, got 1"),
+        (lambda: Random(2, causal="yes"), "causal must be True or False, got 'yes'"),
         (lambda: longformer(window=7), "window must be .*got 7"),
         (lambda: longformer(window=-2), "window must be .*got -2"),
         (lambda: longformer(window=4.0), "window must be .*got 4.0"),
@@ -393,3 +398,18 @@ def test_the_cases_differ_where_it_matters():
         mask = oracles.dense(case.sees, 101, 101)
         assert mask.any() or name == "nothing", name
         assert not mask.all() or name == "full", name
+
+
+def test_a_bound_pattern_is_a_mask_mod_of_flex_attention():
+    """Torch counts the arguments of the function itself: no bound method, and not what the type checks make of it."""
+    program = """
+import torch
+from torch.nn.attention.flex_attention import create_block_mask, create_mask
+from saccade import Global, Local, Strided, big_bird
+for pattern in (Local(7), big_bird(block=16), Strided(5) | Global(2)):
+    allows = pattern.bind(200, 200).allows
+    assert torch.equal(create_mask(allows, 1, 1, 200, 200, device="cpu")[0, 0], pattern.dense(200, 200))
+    assert create_block_mask(allows, 1, 1, 200, 200, device="cpu").shape == (1, 1, 200, 200)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from test_layout import check_layout
 import oracles
 from saccade.attention.dispatch import attend
 from saccade.attention.layout import layout, pair_layout
-from saccade.attention.patterns import Causal, Global, PerHead, Random, Strided
+from saccade.attention.patterns import Causal, Global, Local, PerHead, Random, Strided
 
 CASES = {**HEADS, **EXAMPLES}
 POSITIONS = ((72, 72, 0), (30, 65, 3))
@@ -132,3 +132,33 @@ def test_draws_of_each_head_beside_other_patterns(mask):
             upstream=upstream,
         )
         assert_same(actual, wanted)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Global(2) & PerHead([Local(3), Local(300)]),
+        (Global(2) & Causal()) | PerHead([Local(3), Local(50)]),
+        Global(16) & Random(3, block=16, per_head=True),
+        (Local(9) | Global(16)) & Random(3, block=16, per_head=True),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("backend", ["blockwise", "pairs"])
+def test_global_rows_may_differ_between_heads(pattern, backend):
+    """Rows that are dense in every head, and yet see different keys in each."""
+    q, k, v = (torch.randn(2, 2, 130, 4, dtype=torch.float64) for _ in range(3))
+    wanted = attend(q, k, v, pattern, backend="reference")
+    torch.testing.assert_close(attend(q, k, v, pattern, backend=backend), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "n", "q_start"),
+    [(Global(3).shifted(64) | Local(3), 7, 5), (Global(2, columns=False).shifted(64) | Global(5, rows=False), 63, 0)],
+    ids=repr,
+)
+def test_global_tokens_wholly_behind_the_input_are_nobody(pattern, n, q_start):
+    q, k, v = (torch.randn(1, 2, n, 4, dtype=torch.float64) for _ in range(3))
+    wanted = attend(q, k, v, pattern, q_start=q_start, backend="reference")
+    found = attend(q, k, v, pattern, q_start=q_start, backend="blockwise")
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

@@ -38,6 +38,8 @@ LEAKS = {
     "LeaksInTraining": FUTURE | {"weights"},
     "q_start_ignored": {"chunk"},
     "q_start_rounded": {"chunk"},
+    "aligned_to_the_end": {"chunk"},
+    "leaks_from_1024_on": {"prefix_causality"},
     "scaled_by_queries": {"chunk"},
     "tail_of_chunk_lost": {"chunk"},
     "order_in_long_inputs": {"permutation"},

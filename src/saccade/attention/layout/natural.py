@@ -14,9 +14,9 @@ SAMPLED = 256
 def natural(pattern: Pattern, scope: Scope, size: int | None = None) -> Part:
     """All of a pattern in one part. Query tiles begin at multiples of the size, as key tiles do."""
     size = tile_size(pattern, scope) if size is None else size
-    rows, row_mask, is_row = _rows(pattern, scope)
     queries = scope.query_tiles(size)
     tiles, (examples, heads) = tiles_touched(pattern, scope, size)
+    rows, row_mask, is_row = _rows(pattern, scope, examples, heads)
     alike = torch.cat([_ends(scope, size, tiles), pattern.tile_keys(scope, size, tiles)], dim=1)
     tiles, numbers, table = masks_of(tiles, alike, size, lambda asked: _seen(pattern, scope, size, asked, is_row))
     return Part(
@@ -29,8 +29,8 @@ def natural(pattern: Pattern, scope: Scope, size: int | None = None) -> Part:
         heads=heads,
         groups=groups_of(tiles, numbers),
         table=table,
-        rows=rows.expand(examples, heads, -1),
-        row_mask=None if row_mask is None else row_mask.expand(examples, heads, -1, -1),
+        rows=rows,
+        row_mask=row_mask,
     )
 
 
@@ -58,12 +58,13 @@ def tiles_touched(pattern: Pattern, scope: Scope, size: int) -> tuple[Pairs, tup
 
 
 def _rows(
-    pattern: Pattern, scope: Scope
+    pattern: Pattern, scope: Scope, examples: int, heads: int
 ) -> tuple[Int[Tensor, "b h r"], Bool[Tensor, "b h r k"] | None, Bool[Tensor, "b h q"]]:
     """The queries that are computed on their own: where they are, what they see, and which queries they are."""
     dense = pattern.dense_rows(scope)
     if dense is None:
         dense = torch.zeros(1, 1, scope.n_q, dtype=torch.bool)
+    dense = dense.expand(examples, heads, -1)  # rows that are dense in all heads may still differ in what they see
     count = int(dense.sum(-1).max()) if dense.numel() else 0
     rows = dense.long().argsort(dim=-1, descending=True, stable=True)[..., :count]
     there = dense.gather(-1, rows)

@@ -15,7 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from saccade.attention.backends._tiles import Workspace
+from saccade.attention.backends._tiles import Workspace, workspace
 from saccade.shapes import Float, Tensor
 
 CHUNK = 64
@@ -89,6 +89,12 @@ def causal_by_features(
     return _Causal.apply(*flat, real, *earlier, phi)[:, :n]
 
 
+def _room(like: Tensor) -> Workspace:
+    """The thread's workspace; one of its own where the computation is only traced."""
+    make = Workspace if torch.compiler.is_compiling() else workspace
+    return make(like.dtype, like.device)
+
+
 class _Cut(NamedTuple):
     """All rows of some heads, or some rows of one head: they lie together in memory."""
 
@@ -126,7 +132,7 @@ class _SumsOf(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, k: Tensor, v: Tensor, real: Tensor | None, phi: FeatureMap) -> tuple[Tensor, Tensor]:
-        work, features = Workspace(k.dtype, k.device), phi.size(k.shape[2])
+        work, features = _room(k), phi.size(k.shape[2])
         s, z = k.new_zeros(len(k), features, v.shape[2]), k.new_zeros(len(k), features, 1)
         for cut in _cuts(*k.shape[:2]):
             phi_k = _keys(work, k, real, cut, phi)
@@ -140,7 +146,7 @@ class _SumsOf(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_s: Tensor, grad_z: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         k, v, real = ctx.saved_tensors
-        work, grad_k, grad_v = Workspace(k.dtype, k.device), torch.empty_like(k), torch.empty_like(v)
+        work, grad_k, grad_v = _room(k), torch.empty_like(k), torch.empty_like(v)
         for cut in _cuts(*k.shape[:2]):
             phi_k = _keys(work, k, real, cut, ctx.phi)
             torch.bmm(phi_k, grad_s[cut.heads], out=cut.of(grad_v))
@@ -156,7 +162,7 @@ class _Asked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, s: Tensor, z: Tensor, phi: FeatureMap) -> Tensor:
         work, out, total = (
-            Workspace(q.dtype, q.device),
+            _room(q),
             q.new_empty(*q.shape[:2], s.shape[2]),
             q.new_empty(*q.shape[:2], 1),
         )
@@ -172,7 +178,7 @@ class _Asked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, s, z, total = ctx.saved_tensors
-        work, grad = Workspace(q.dtype, q.device), grad.contiguous()
+        work, grad = _room(q), grad.contiguous()
         grad_q, grad_s, grad_z = torch.empty_like(q), torch.zeros_like(s), torch.zeros_like(z)
         for cut in _cuts(*q.shape[:2]):
             phi_q = ctx.phi.features(work, "q", cut.of(q))
@@ -208,7 +214,7 @@ class _Causal(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None, s: Tensor, z: Tensor, phi: FeatureMap
     ) -> Tensor:
-        work, out, total = Workspace(q.dtype, q.device), torch.empty_like(v), v.new_empty(*v.shape[:2], 1)
+        work, out, total = _room(q), torch.empty_like(v), v.new_empty(*v.shape[:2], 1)
         carried, begun = (s.clone(), z.clone()), []
         for cut in _cuts(*q.shape[:2]):
             begun += [each[cut.heads].clone() for each in carried]
@@ -227,7 +233,7 @@ class _Causal(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, real, total, *begun = ctx.saved_tensors
-        work, phi, grad = Workspace(q.dtype, q.device), ctx.phi, grad.contiguous()
+        work, phi, grad = _room(q), ctx.phi, grad.contiguous()
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         features = phi.size(q.shape[2])
         back = v.new_zeros(len(v), features, v.shape[2]), v.new_zeros(len(v), features, 1)

@@ -23,7 +23,13 @@ class _Combination(Pattern):
         return type(other) is type(self) and frozenset(self.members) == frozenset(other.members)
 
     def __hash__(self) -> int:
-        return hash((self.symbol, frozenset(self.members)))
+        if (known := self.__dict__.get("_hash")) is None:  # asked for in every call of `attend`
+            known = hash((self.symbol, frozenset(self.members)))
+            object.__setattr__(self, "_hash", known)
+        return known
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"members": self.members}  # hashes of texts differ between processes
 
     def __repr__(self) -> str:
         texts = (f"({member!r})" if isinstance(member, _Combination) else repr(member) for member in self.members)

@@ -41,6 +41,9 @@ class Global(Pattern):
                 raise ValueError(must_be(name, "a whole number, at least 0", value))
         if self.positions is not None:
             object.__setattr__(self, "positions", _positions(self.positions))
+        for name in ("rows", "columns"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(must_be(name, "True or False", getattr(self, name)))
         if not (self.rows or self.columns):
             raise ValueError("rows or columns must be True, got False for both")
 
@@ -79,10 +82,10 @@ class Global(Pattern):
     def tile_keys(self, scope: Scope, size: int, tiles: Pairs) -> Int[Tensor, "t m"]:
         """Tiles without global positions are alike, as are those of global columns only; others differ."""
         b = torch.arange(scope.examples)[:, None]
-        position = torch.arange(-(-scope.end // size) * size)
+        position = torch.arange((scope.end // size + 2) * size)
         chosen = self._chosen(scope, b, position).expand(len(b), -1).unflatten(1, (-1, size)).sum(2)
-        columns = chosen[tiles.b, tiles.k] * self.columns
-        rows = (chosen[tiles.b, tiles.q] > 0) & self.rows
+        columns = chosen[tiles.b, tiles.k.clamp(max=chosen.shape[1] - 1)] * self.columns
+        rows = (chosen[tiles.b, tiles.q.clamp(max=chosen.shape[1] - 1)] > 0) & self.rows
         mixed = (columns > 0) & (columns < size)
         column_key = torch.where(mixed, 2 + tiles.b * (scope.n_k + 1) + tiles.k, (columns > 0).long())
         row_key = torch.where(rows, 1 + tiles.b * (scope.n_q + scope.q_start + 1) + tiles.q, 0)

@@ -245,11 +245,18 @@ class Bound:
     pattern: Pattern
     scope: Scope
 
-    def allows(
-        self, b: Int[Tensor, "..."], h: Int[Tensor, "..."], q: Int[Tensor, "..."], k: Int[Tensor, "..."]
-    ) -> Bool[Tensor, "..."]:
-        """May query number `q` look at key `k`? Queries count from 0, as in a FlexAttention `mask_mod`."""
-        return self.pattern.sees(self.scope, Pairs(b, h, q + self.scope.q_start, k))
+    @property
+    def allows(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """May query number `q` of head `h` of example `b` look at key `k`? Queries count from 0.
+
+        A plain function of these four, so that it can be the `mask_mod` of torch's FlexAttention.
+        """
+        pattern, scope = self.pattern, self.scope
+
+        def allows(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return pattern.sees(scope, Pairs(b, h, q + scope.q_start, k))
+
+        return allows
 
     @property
     def told_apart(self) -> tuple[int, int]:

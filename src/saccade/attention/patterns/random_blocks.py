@@ -48,6 +48,9 @@ class Random(Pattern):
         for name, value, least in (("blocks", blocks, 1), ("block", block, 1), ("seed", seed, 0)):
             if type(value) is not int or value < least:
                 raise ValueError(must_be(name, f"a whole number, at least {least}", value))
+        for name, value in (("per_head", per_head), ("causal", causal)):
+            if type(value) is not bool:
+                raise ValueError(must_be(name, "True or False", value))
         if excluding is not None and not isinstance(excluding, Pattern):
             raise TypeError(must_be("excluding", "a pattern or None", excluding))
         values = (blocks, block, seed, excluding, per_head, causal)

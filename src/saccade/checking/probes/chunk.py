@@ -1,7 +1,7 @@
 """Queries in chunks, each placed by `q_start`, get what the whole call gives them.
 
 Chunks of several sizes, on and off every tile grid, one query at a time on short inputs, and the last query alone as
-in decoding. Without causality a chunk gets all keys; with it, only those up to its own last query.
+in decoding. Without causality a chunk gets all keys; with it, those up to its own last query, and all keys, too.
 """
 
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ def chunk(subject: Subject) -> Iterator[Finding]:
     for causal in (causal for causal in subject.terms.causal if causal or both):
         for n in subject.usable(subject.one_of(13, 16), subject.one_of(250, 256), 640):
             for mask in (None, right_padding(2, n)) if subject.masked else (None,):
-                yield from _chunks(subject, n, mask, causal)
+                yield from _chunks(subject, n, mask, causal, both)
 
 
-def _chunks(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: bool) -> Iterator[Finding]:
+def _chunks(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: bool, both: bool) -> Iterator[Finding]:
     inputs = subject.draw(n)
     want = subject(inputs, mask, causal)
     rows = torch.ones(2, n, dtype=torch.bool) if mask is None else mask
@@ -39,8 +39,15 @@ def _chunks(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: 
         bounds = list(pairwise((*starts, n)))
         if not all(subject.accepts(length) for length in {stop - start for start, stop in bounds}):
             continue
-        got = want.clone()
-        for start, stop in bounds:
-            got[..., start:stop, :] = subject.part(inputs, start, stop, stop if causal else n, mask, causal)
-        told = f"(n={n}{', causal' if causal else ''}{'' if mask is None else ', right padding'})"
-        yield difference(got, want, rows, f"when {what} {told}")
+        for later in (False, True) if causal and both else (not causal,):
+            got = want.clone()
+            for start, stop in bounds:
+                end = n if later else stop
+                got[..., start:stop, :] = subject.part(inputs, start, stop, end, mask, causal)
+            told = f"(n={n}{_settings(causal, later)}{'' if mask is None else ', right padding'})"
+            yield difference(got, want, rows, f"when {what} {told}")
+
+
+def _settings(causal: bool, later: bool) -> str:
+    """How the chunks were called; nothing is aligned by itself, so later keys may stand behind a causal chunk."""
+    return (", causal, all keys given" if later else ", causal") if causal else ""

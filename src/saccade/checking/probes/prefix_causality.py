@@ -20,6 +20,8 @@ FEW_CUTS = (0, 7, 63, 100, 191)
 
 
 LONG = 1000
+LONGEST = 2100
+LONGEST_CUTS = (1022, 1023, 1535, 2047, 2098)
 LONG_CUTS = (255, 256, 299, 319, 399, 499, 511, 512, 599, 639, 767, 799, 899, 998)
 
 
@@ -27,6 +29,8 @@ def prefix_causality(subject: Subject) -> Iterator[Finding]:
     """Outputs up to a position, before and after something happens to the tokens behind it."""
     n = subject.usable(250, 256)[0]
     yield from _each_cut(subject, n, range(n - 1))
+    if subject.accepts(LONGEST):
+        yield from _each_cut(subject, LONGEST, LONGEST_CUTS)
     if subject.accepts(LONG):
         yield from _each_cut(subject, LONG, LONG_CUTS)
     for n in subject.usable(13, 250, 256):
