@@ -71,13 +71,12 @@ def attend(
         ValueError, TypeError: inputs that do not belong together; the message names the one at fault.
     """
     plain = key_mask is None and bias is None and scale is None and backend == "auto" and dropout == 0
-    if plain and type(q_start) is int and not torch.compiler.is_compiling():
+    if plain and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
         try:
-            short = _short_calls.get((pattern, q_start, q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.device))
-        except (AttributeError, TypeError):  # no tensors, or no pattern: the checks say so
-            short = None
-        if short and not torch.is_autocast_enabled(short.device):
+            short = _short_calls[pattern, q_start, q.shape, k.shape, v.shape, q.dtype, q.is_cpu]
             return scaled_dot_product_attention(q, k, v, short.mask, is_causal=short.causal, enable_gqa=short.grouped)
+        except (KeyError, AttributeError, TypeError, RuntimeError):  # a new call, or one that the checks refuse
+            pass
     validate(q, k, v, key_mask, q_start)
     _validate_options(q, k, pattern, scale, bias, dropout, backend)
     if 0 in (*q.shape, *k.shape, *v.shape):
@@ -153,17 +152,18 @@ class _Short(NamedTuple):
     mask: Tensor | None
     causal: bool
     grouped: bool
-    device: str
 
 
 _short_calls: dict[tuple[object, ...], _Short] = {}
 
 
 def _remember(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, q_start: int, mask: Mask) -> None:
+    if not q.is_cpu:
+        return
     if len(_short_calls) >= SHORT_CALLS:
         _short_calls.clear()
-    key = pattern, q_start, q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.device
-    _short_calls[key] = _Short(mask.added, mask.causal, k.shape[1] != q.shape[1], q.device.type)
+    key = pattern, q_start, q.shape, k.shape, v.shape, q.dtype, True
+    _short_calls[key] = _Short(mask.added, mask.causal, k.shape[1] != q.shape[1])
 
 
 def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
