@@ -171,6 +171,20 @@ class Mechanism(ABC):
     ) -> Cost:
         """What a forward pass takes for one example of `n_q` queries and `n_k` keys."""
 
+    def behind(self, tokens: int) -> "Mechanism":
+        """The mechanism in which global tokens, which see all and are seen by all, stand in front of what it was.
+
+        Args:
+            tokens: how many; with 0 it is the mechanism itself.
+
+        Raises:
+            ValueError: a mechanism that cannot have them, as this one unless it says otherwise.
+        """
+        if tokens == 0:
+            return self
+        constraint = "one in which all see all, such as full or linear, or a pattern, to stand behind extra tokens"
+        raise ValueError(must_be("mechanism", constraint, str(self)))
+
     def __repr__(self) -> str:
         """The expression that rebuilds it: its name, and the options that are not the defaults."""
         options = []

@@ -50,3 +50,7 @@ class FullAttention(Mechanism):
         pairs = heads * (seen * (seen + 1) // 2 + (n_q - seen) * n_k if causal else n_q * n_k)
         sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
         return Cost(2 * pairs * (head_dim + value_dim), pairs, tensor_bytes(*sizes), kept=kept_bytes(*sizes))
+
+    def behind(self, tokens: int) -> "FullAttention":
+        """Itself: all see all, those in front included."""
+        return self

@@ -221,3 +221,7 @@ class LinearAttention(Mechanism):
         flops = 2 * (pairs * (head_dim + value_dim) + heads * n * (head_dim * value_dim + sums))
         kept = kept_bytes(n, n, heads, heads, head_dim, value_dim) + 4 * heads * cuts * sums
         return Cost(flops, pairs, moved + 8 * heads * chunks * sums, kept=kept)
+
+    def behind(self, tokens: int) -> "LinearAttention":
+        """Itself: all see all, those in front included."""
+        return self

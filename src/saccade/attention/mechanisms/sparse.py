@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from saccade.attention import patterns
 from saccade.attention.mechanism import Cost, Mechanism, check_sizes
 from saccade.attention.mechanisms._pattern_layer import PatternLayer, pattern_claims, pattern_cost
-from saccade.attention.patterns import Local, Pattern, Strided
+from saccade.attention.patterns import Global, Local, Pattern, Strided
 from saccade.claims import Claims
 from saccade.errors import must_be
 
@@ -56,6 +56,14 @@ class _PatternMechanism(Mechanism):
         """The allowed pairs."""
         pattern = self.shown().causal() if causal else self.shown()
         return pattern_cost(pattern, n_q, n_k, heads, head_dim, kv_heads, value_dim)
+
+    def behind(self, tokens: int) -> Mechanism:
+        """The pattern moved, and global tokens in front."""
+        if tokens == 0:
+            return self
+        pattern = self.shown()
+        # Where only distances count, moving changes no pair but those with global tokens: it would only cost tiles.
+        return SparseAttention((pattern if pattern.by_distance else pattern.shifted(tokens)) | Global(tokens))
 
 
 @dataclass(frozen=True, repr=False)
