@@ -1,0 +1,202 @@
+"""The text of a mechanism's page, and of the page that lists them all: Markdown, the same on every machine."""
+
+import re
+from dataclasses import MISSING, fields
+
+import torch
+
+from saccade.attention import MECHANISMS, Mechanism
+from saccade.bench.cost import cost
+from saccade.bench.cost_report import human
+from saccade.bench.pages.examples import example
+from saccade.bench.pages.passage import HEADS, LENGTH
+from saccade.bench.pages.picture import FULL_INK
+from saccade.bench.pages.sections import Explained, explained
+from saccade.claims import Claims
+
+LENGTHS = (1024, 4096, 16384)
+NOTE = "Made by `make docs` from the code: to change a page, change what it is made of."
+
+INTRODUCTION = """# Mechanisms
+
+Each has a page: what it does and what it costs, a picture, when to use it and when not, what it promises, and where it
+is from."""
+
+COLUMNS = """*operations*: those that a forward pass over 4,096 tokens carries out, next to full attention, with
+default options. *causal*: whether it can hide later tokens. *state*: how what is kept for decoding token by token
+grows with the text; - where there is no such decoding."""
+
+PICTURES = f"""## The pictures
+
+A small classifier (2 layers of {HEADS} heads, width 128) learned with full attention to tell from which package of
+Python's standard library {LENGTH} bytes of source code come. The pictures show two heads of its last layer, as it
+reads a passage that it was not trained on. Each mechanism gets the same queries, keys and values, and options that
+suit so short an input. Shades mean the same everywhere: white is no weight, and full ink is {FULL_INK} times what a
+key would get if all were alike, or more. The *overlap* is the share of the weight on which a mechanism and full
+attention agree: the smaller of their two weights, summed over the keys, mean over the queries.
+
+They show where a mechanism would look in a model that was trained without it. One that is trained with it learns to
+look where it can: `saccade compare` trains one on your data. `saccade show NAME` draws a mechanism with any options at
+any length."""
+
+
+def page(name: str) -> str:
+    """The page of one mechanism.
+
+    Raises:
+        ValueError: its docstring lacks a section, or does not explain an option; the message names it.
+    """
+    spec, told = _read(name)
+    shown = example(name, LENGTH)
+    parts = [
+        f"# {name}",
+        told.summary,
+        f"![weights of {_alt(shown)}]({name}.png)",
+        f"*{caption(shown)}*",
+        f"## Formula\n\n```text\n{told.sections['Formula']}\n```",
+        f"## Cost\n\n{told.sections['Cost']}",
+        _cost_table(spec),
+        f"## When to use it\n\n{told.sections['Use it']}",
+        f"## When to leave it\n\n{told.sections['Leave it']}",
+        f"## In code\n\n{_usage(spec)}",
+        *([f"## Options\n\n{_options(spec, told)}"] if told.attributes else []),
+        f"## What it promises\n\n{_claims(spec)}",
+        f"## Source\n\n{told.sections['Source']}",
+        f"---\n\n[All mechanisms](README.md). {NOTE}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def index() -> str:
+    """The page that lists all mechanisms.
+
+    Raises:
+        ValueError: as `page`.
+    """
+    head = ["mechanism", "what it is", "operations", "causal", "state", "source"]
+    table = _table(head, [_row(name) for name in MECHANISMS])
+    return "\n\n".join([INTRODUCTION, table, COLUMNS, PICTURES, f"---\n\n{NOTE}"]) + "\n"
+
+
+def caption(spec: Mechanism) -> str:
+    """What one sees in its picture."""
+    seen = f"Two heads of a small trained classifier, reading {LENGTH} bytes of source code"
+    how = "Queries go down, keys across; the darker, the more of its query's weight a key has."
+    if spec.name == "full":
+        return f"{seen}. {how}"
+    both = f"full attention on the left, `{spec}` with the same queries and keys on the right"
+    return " ".join([f"{seen}: {both}. {how}", *_remarks(spec)])
+
+
+def _remarks(spec: Mechanism) -> list[str]:
+    """What has to be known to read its picture."""
+    claims, found = spec.claims, []
+    if claims.exact:
+        found.append("Keys that it keeps share the weight of those that it hides.")
+    if claims.shared_qk:
+        found.append("It takes the queries for keys as well, which this model was not trained for.")
+    if _parameters(spec):
+        found.append("Its own parameters are drawn, not trained.")
+    if not claims.normalised:
+        found.append("Negative weights, where there are any, are orange.")
+    return found
+
+
+def _parameters(spec: Mechanism) -> bool:
+    with torch.device("meta"):
+        return any(True for _ in spec.build(HEADS, 16).parameters())
+
+
+def _read(name: str) -> tuple[Mechanism, Explained]:
+    kind = MECHANISMS[name]
+    options = tuple(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
+    return kind(), explained(kind, attributes=options)
+
+
+def _alt(spec: Mechanism) -> str:
+    return "full attention" if spec.name == "full" else f"full attention and of {spec}"
+
+
+def _cost_table(spec: Mechanism) -> str:
+    """Operations at some lengths, next to those of full attention; and which lengths are refused."""
+    forms = [False, True] if spec.claims.causal else [False]
+    head, rows, refused = ["tokens"], [], []
+    for causal in forms:
+        head += [f"operations{', causal' * causal}", f"next to full{', causal' * causal}"]
+    for n in LENGTHS:
+        try:
+            rows.append([f"{n:,}", *(cell for causal in forms for cell in _operations(spec, n, causal))])
+        except ValueError as error:
+            refused.append(f"At {n:,} tokens it refuses: {error}.")
+    above = "Operations that a forward pass carries out, for one example with 8 heads of 64 and default options:"
+    return "\n\n".join([above, _table(head, rows), *refused])
+
+
+def _operations(spec: Mechanism, n: int, causal: bool) -> list[str]:
+    own = cost(spec, n, causal=causal).computed
+    return [human(own).strip(), _percent(own / cost("full", n, causal=causal).computed)]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def _usage(spec: Mechanism) -> str:
+    """How to name it, with and without an option."""
+    option = next(iter(fields(spec)), None)  # pyright: ignore[reportArgumentType] - mechanisms are dataclasses
+    with_option = "" if option is None else f"  # or '{spec.name}({option.name}={getattr(spec, option.name)!r})'"
+    return (
+        "```python\nfrom saccade.nn import Encoder\n\n"
+        f'encoder = Encoder(width=512, heads=8, layers=6, mechanism="{spec.name}"){with_option}\n```\n\n'
+        f"```\nsaccade show {spec.name}                   # who looks at whom\n"
+        f"saccade bench {spec.name}                  # how fast is it on this machine?\n"
+        f"saccade compare --mechanisms {spec.name}   # how good? --data names your own\n```"
+    )
+
+
+def _options(spec: Mechanism, told: Explained) -> str:
+    rows = [[f"`{name}`", f"`{_default(spec, name)}`", text] for name, text in told.attributes.items()]
+    return _table(["option", "default", "meaning"], rows)
+
+
+def _default(spec: Mechanism, name: str) -> str:
+    (field,) = (each for each in fields(spec) if each.name == name)  # pyright: ignore[reportArgumentType]
+    return repr(getattr(spec, name) if field.default is MISSING else field.default)
+
+
+def _claims(spec: Mechanism) -> str:
+    """What is claimed, and what each claim means."""
+    meanings = explained(Claims, wanted=()).attributes
+    values = {name: getattr(spec.claims, name) for name in meanings}
+    shown = {True: "yes", False: "no", "": "none"}
+    rows = [[f"`{name}`", shown.get(values[name], values[name]), meaning] for name, meaning in meanings.items()]
+    above = "With default options. Each promise is checked by the tests, and what is not promised may still hold."
+    return f"{above}\n\n{_table(['promise', '', 'means'], rows)}\n\n{_extra(spec)}"
+
+
+def _extra(spec: Mechanism) -> str:
+    try:
+        spec.behind(1)
+    except ValueError:
+        return "The encoder's `extra_tokens` cannot be put in front of it."
+    return "The encoder's `extra_tokens` can be put in front of it: global tokens that all see and that see all."
+
+
+def _row(name: str) -> list[str]:
+    spec, told = _read(name)
+    share = cost(spec, 4096).computed / cost("full", 4096).computed
+    causal = "yes" if spec.claims.causal else "no"
+    state = spec.claims.state_size or "-"
+    summary = told.summary.partition("\n\n")[0].replace("\n", " ")
+    return [f"[`{name}`]({name}.md)", summary, _percent(share), causal, state, _paper(told.sections["Source"])]
+
+
+def _paper(source: str) -> str:
+    """The first authors and year in brackets, as `(Vaswani et al. 2017)`; else the first sentence."""
+    found = re.search(r"\(([^()]*?\d{4})\)", " ".join(source.split()))
+    return found.group(1) if found else " ".join(source.split()).partition(". ")[0]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
