@@ -11,6 +11,7 @@ EXAMPLES: dict[str, str] = {
     "strided": "strided(stride=16)",
     "sparse_transformer": "sparse_transformer(stride=16)",
     "longformer": "longformer(window=32, first=4)",
+    "routing": "routing(clusters=8)",
     "big_bird": "big_bird(block=16, random_blocks=2)",
 }
 """Where the rule below finds none that tell much."""

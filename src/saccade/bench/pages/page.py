@@ -10,7 +10,7 @@ from saccade.bench.cost import cost
 from saccade.bench.cost_report import human
 from saccade.bench.pages.examples import example
 from saccade.bench.pages.passage import HEADS, LENGTH
-from saccade.bench.pages.picture import FULL_INK
+from saccade.bench.pages.picture import FULL_INK, mixes_values
 from saccade.bench.pages.sections import Explained, explained
 from saccade.claims import Claims
 
@@ -31,9 +31,10 @@ PICTURES = f"""## The pictures
 A small classifier (2 layers of {HEADS} heads, width 128) learned with full attention to tell from which package of
 Python's standard library {LENGTH} bytes of source code come. The pictures show two heads of its last layer, as it
 reads a passage that it was not trained on. Each mechanism gets the same queries, keys and values, and options that
-suit so short an input. Shades mean the same everywhere: white is no weight, and full ink is {FULL_INK} times what a
-key would get if all were alike, or more. The *overlap* is the share of the weight on which a mechanism and full
-attention agree: the smaller of their two weights, summed over the keys, mean over the queries.
+suit so short an input. Shades mean the same everywhere: a key's share of all weight that its query gives, signs aside.
+White is none, and full ink is {FULL_INK} times what a key would get if all were alike, or more. The *overlap* is the
+share of the weight on which a mechanism and full attention agree: the smaller of their two weights, summed over the
+keys, mean over the queries.
 
 They show where a mechanism would look in a model that was trained without it. One that is trained with it learns to
 look where it can: `saccade compare` trains one on your data. `saccade show NAME` draws a mechanism with any options at
@@ -97,7 +98,9 @@ def _remarks(spec: Mechanism) -> list[str]:
         found.append("It takes the queries for keys as well, which this model was not trained for.")
     if _parameters(spec):
         found.append("Its own parameters are drawn, not trained.")
-    if not claims.normalised:
+    if mixes_values(spec):
+        found.append("A value goes through a matrix on its way to a query: its weight is how large that is.")
+    elif not claims.normalised:
         found.append("Negative weights, where there are any, are orange.")
     return found
 
