@@ -13,7 +13,8 @@ from saccade.bench.pages import __main__ as main
 from saccade.bench.pages import page as module
 from saccade.bench.pages.__main__ import texts, write_pages
 from saccade.bench.pages.examples import MOST, example
-from saccade.bench.pages.page import caption, index, page
+from saccade.bench.pages.index import index
+from saccade.bench.pages.page import caption, page
 from saccade.bench.pages.passage import LENGTH, RECIPE
 from saccade.claims import Claims
 from saccade.data import DataSettings

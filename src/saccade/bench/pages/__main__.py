@@ -8,7 +8,8 @@ import typer
 
 from saccade.attention import MECHANISMS
 from saccade.bench.pages.examples import example
-from saccade.bench.pages.page import index, page
+from saccade.bench.pages.index import index
+from saccade.bench.pages.page import page
 from saccade.bench.pages.passage import LENGTH, RECIPE, trained_passage
 from saccade.bench.pages.picture import weights_figure
 from saccade.bench.plots import save

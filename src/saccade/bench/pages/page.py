@@ -1,6 +1,5 @@
-"""The text of a mechanism's page, and of the page that lists them all: Markdown, the same on every machine."""
+"""The text of a mechanism's page: Markdown, the same on every machine."""
 
-import re
 from dataclasses import MISSING, fields
 
 import torch
@@ -10,35 +9,12 @@ from saccade.bench.cost import cost
 from saccade.bench.cost_report import human
 from saccade.bench.pages.examples import example
 from saccade.bench.pages.passage import HEADS, LENGTH
-from saccade.bench.pages.picture import FULL_INK, mixes_values
+from saccade.bench.pages.picture import mixes_values
 from saccade.bench.pages.sections import Explained, explained
 from saccade.claims import Claims
 
 LENGTHS = (1024, 4096, 16384)
 NOTE = "Made by `make docs` from the code: to change a page, change what it is made of."
-
-INTRODUCTION = """# Mechanisms
-
-Each has a page: what it does and what it costs, a picture, when to use it and when not, what it promises, and where it
-is from."""
-
-COLUMNS = """*operations*: those that a forward pass over 4,096 tokens carries out, next to full attention, with
-default options. *causal*: whether it can hide later tokens. *state*: how what is kept for decoding token by token
-grows with the text; - where there is no such decoding."""
-
-PICTURES = f"""## The pictures
-
-A small classifier (2 layers of {HEADS} heads, width 128) learned with full attention to tell from which package of
-Python's standard library {LENGTH} bytes of source code come. The pictures show two heads of its last layer, as it
-reads a passage that it was not trained on. Each mechanism gets the same queries, keys and values, and options that
-suit so short an input. Shades mean the same everywhere: a key's share of all weight that its query gives, signs aside.
-White is none, and full ink is {FULL_INK} times what a key would get if all were alike, or more. The *overlap* is the
-share of the weight on which a mechanism and full attention agree: the smaller of their two weights, summed over the
-keys, mean over the queries.
-
-They show where a mechanism would look in a model that was trained without it. One that is trained with it learns to
-look where it can: `saccade compare` trains one on your data. `saccade show NAME` draws a mechanism with any options at
-any length."""
 
 
 def page(name: str) -> str:
@@ -47,7 +23,7 @@ def page(name: str) -> str:
     Raises:
         ValueError: its docstring lacks a section, or does not explain an option; the message names it.
     """
-    spec, told = _read(name)
+    spec, told = read_spec(name)
     shown = example(name, LENGTH)
     parts = [
         f"# {name}",
@@ -56,7 +32,7 @@ def page(name: str) -> str:
         f"*{caption(shown)}*",
         f"## Formula\n\n```text\n{told.sections['Formula']}\n```",
         f"## Cost\n\n{told.sections['Cost']}",
-        _cost_table(spec),
+        _costtable(spec),
         f"## When to use it\n\n{told.sections['Use it']}",
         f"## When to leave it\n\n{told.sections['Leave it']}",
         f"## In code\n\n{_usage(spec)}",
@@ -66,17 +42,6 @@ def page(name: str) -> str:
         f"---\n\n[All mechanisms](README.md). {NOTE}",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def index() -> str:
-    """The page that lists all mechanisms.
-
-    Raises:
-        ValueError: as `page`.
-    """
-    head = ["mechanism", "what it is", "operations", "causal", "state", "source"]
-    table = _table(head, [_row(name) for name in MECHANISMS])
-    return "\n\n".join([INTRODUCTION, table, COLUMNS, PICTURES, f"---\n\n{NOTE}"]) + "\n"
 
 
 def caption(spec: Mechanism) -> str:
@@ -110,7 +75,8 @@ def _parameters(spec: Mechanism) -> bool:
         return any(True for _ in spec.build(HEADS, 16).parameters())
 
 
-def _read(name: str) -> tuple[Mechanism, Explained]:
+def read_spec(name: str) -> tuple[Mechanism, Explained]:
+    """A mechanism of THE LIST with default options, and what it says of itself."""
     kind = MECHANISMS[name]
     options = tuple(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
     return kind(), explained(kind, attributes=options)
@@ -120,7 +86,7 @@ def _alt(spec: Mechanism) -> str:
     return "full attention" if spec.name == "full" else f"full attention and of {spec}"
 
 
-def _cost_table(spec: Mechanism) -> str:
+def _costtable(spec: Mechanism) -> str:
     """Operations at some lengths, next to those of full attention; and which lengths are refused."""
     forms = [False, True] if spec.claims.causal else [False]
     head, rows, refused = ["tokens"], [], []
@@ -132,15 +98,16 @@ def _cost_table(spec: Mechanism) -> str:
         except ValueError as error:
             refused.append(f"At {n:,} tokens it refuses: {error}.")
     above = "Operations that a forward pass carries out, for one example with 8 heads of 64 and default options:"
-    return "\n\n".join([above, _table(head, rows), *refused])
+    return "\n\n".join([above, table(head, rows), *refused])
 
 
 def _operations(spec: Mechanism, n: int, causal: bool) -> list[str]:
     own = cost(spec, n, causal=causal).computed
-    return [human(own).strip(), _percent(own / cost("full", n, causal=causal).computed)]
+    return [human(own).strip(), percent(own / cost("full", n, causal=causal).computed)]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as a percentage, with a decimal where it is small."""
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
 
 
@@ -159,7 +126,7 @@ def _usage(spec: Mechanism) -> str:
 
 def _options(spec: Mechanism, told: Explained) -> str:
     rows = [[f"`{name}`", f"`{_default(spec, name)}`", text] for name, text in told.attributes.items()]
-    return _table(["option", "default", "meaning"], rows)
+    return table(["option", "default", "meaning"], rows)
 
 
 def _default(spec: Mechanism, name: str) -> str:
@@ -174,7 +141,7 @@ def _claims(spec: Mechanism) -> str:
     shown = {True: "yes", False: "no", "": "none"}
     rows = [[f"`{name}`", shown.get(values[name], values[name]), meaning] for name, meaning in meanings.items()]
     above = "With default options. Each promise is checked by the tests, and what is not promised may still hold."
-    return f"{above}\n\n{_table(['promise', '', 'means'], rows)}\n\n{_extra(spec)}"
+    return f"{above}\n\n{table(['promise', '', 'means'], rows)}\n\n{_extra(spec)}"
 
 
 def _extra(spec: Mechanism) -> str:
@@ -185,21 +152,7 @@ def _extra(spec: Mechanism) -> str:
     return "The encoder's `extra_tokens` can be put in front of it: global tokens that all see and that see all."
 
 
-def _row(name: str) -> list[str]:
-    spec, told = _read(name)
-    share = cost(spec, 4096).computed / cost("full", 4096).computed
-    causal = "yes" if spec.claims.causal else "no"
-    state = spec.claims.state_size or "-"
-    summary = told.summary.partition("\n\n")[0].replace("\n", " ")
-    return [f"[`{name}`]({name}.md)", summary, _percent(share), causal, state, _paper(told.sections["Source"])]
-
-
-def _paper(source: str) -> str:
-    """The first authors and year in brackets, as `(Vaswani et al. 2017)`; else the first sentence."""
-    found = re.search(r"\(([^()]*?\d{4})\)", " ".join(source.split()))
-    return found.group(1) if found else " ".join(source.split()).partition(". ")[0]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
