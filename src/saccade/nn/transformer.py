@@ -82,7 +82,8 @@ class Encoder(nn.Module):
         norm: `"pre"` or `"post"`.
         dropout: share of each sublayer's output that is dropped in training, as in the paper.
         activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
-        extra_tokens: learned global tokens that stand in front of the sequence inside the encoder.
+        extra_tokens: learned global tokens that stand in front of the sequence inside the encoder. Through them packed
+            sequences hear of each other.
 
     Attributes:
         mechanisms: the mechanism of each layer, as chosen. Within the layer it stands behind the extra tokens.
