@@ -293,7 +293,9 @@ def test_what_moves_without_gradients_moves_once_after_each_step(toy):
 
 def test_a_layer_of_layers_passes_the_call_on_itself():
     class Counting(AttentionLayer):
-        calls, inner = 0, None
+        def __init__(self, inner=None):
+            super().__init__()
+            self.calls, self.inner = 0, inner
 
         def forward(self):
             raise NotImplementedError
@@ -303,8 +305,7 @@ def test_a_layer_of_layers_passes_the_call_on_itself():
             if self.inner is not None:
                 self.inner.after_step()
 
-    outer, twice = Counting(), Counting()
-    outer.inner = Counting()
+    outer, twice = Counting(Counting()), Counting()
     after_step(torch.nn.ModuleList([outer, torch.nn.Sequential(twice), twice, torch.nn.Linear(1, 1)]))
     assert (outer.calls, outer.inner.calls, twice.calls) == (1, 1, 1)
 
