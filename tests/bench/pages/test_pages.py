@@ -13,7 +13,7 @@ from saccade.bench.pages import __main__ as main
 from saccade.bench.pages import page as module
 from saccade.bench.pages.__main__ import texts, write_pages
 from saccade.bench.pages.examples import MOST, example
-from saccade.bench.pages.index import index
+from saccade.bench.pages.index import _paper, index
 from saccade.bench.pages.page import caption, page
 from saccade.bench.pages.passage import LENGTH, RECIPE
 from saccade.claims import Claims
@@ -61,6 +61,22 @@ def test_the_index_links_every_page():
     assert re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\)", told, re.MULTILINE) == [(name, name) for name in MECHANISMS]
     assert "| 100% | yes | O(n) | Vaswani et al. 2017 |" in told
     assert "| O(1) | Katharopoulos et al. 2020 |" in told
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ('"A Paper: With (Brackets)" (Roy et al. 2020), and "B" (Tay et al. 2021).', "Roy et al. 2020"),
+        ("Roy, Saffar, Vaswani & Grangier 2020 (arXiv 2003.05997), Algorithm 1.", "Roy et al. 2020"),
+        ("Vaswani et al. 2017. `dot`: Luong et al. 2015.", "Vaswani et al. 2017"),
+        ('"A Paper", Tay, Bahri and Juan 2020\n(arXiv 2002.11296).', "Tay et al. 2020"),
+        ("Beltagy and Peters (2020), with 2048 tokens.", "Beltagy and Peters 2020"),
+        ("Katharopoulos, 2020.", "Katharopoulos 2020"),
+        ("our own. It has no paper.", "our own"),
+    ],
+)
+def test_the_index_names_the_paper(source, shown):
+    assert _paper(source) == shown
 
 
 def as_listed(monkeypatch, kind):

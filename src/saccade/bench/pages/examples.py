@@ -12,6 +12,7 @@ EXAMPLES: dict[str, str] = {
     "sparse_transformer": "sparse_transformer(stride=16)",
     "longformer": "longformer(window=32, first=4)",
     "routing": "routing(clusters=8)",
+    "mixed": "mixed(parts=[('local(left=16)', 4), ('linear', 4)])",
     "big_bird": "big_bird(block=16, random_blocks=2)",
 }
 """Where the rule below finds none that tell much."""

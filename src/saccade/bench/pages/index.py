@@ -8,6 +8,9 @@ from saccade.bench.pages.page import NOTE, percent, read_spec, table
 from saccade.bench.pages.passage import HEADS, LENGTH
 from saccade.bench.pages.picture import FULL_INK
 
+NAME = r"[A-Z][\w'-]+"
+AUTHORS = re.compile(rf"({NAME}(?: et al\.|(?:, {NAME})*,? (?:and|&) {NAME})?),? \(?((?:19|20)\d\d)\b(?!\.\d)")
+
 INTRODUCTION = """# Mechanisms
 
 Each has a page: what it does and what it costs, a picture, when to use it and when not, what it promises, and where it
@@ -53,6 +56,11 @@ def _row(name: str) -> list[str]:
 
 
 def _paper(source: str) -> str:
-    """The first authors and year in brackets, as `(Vaswani et al. 2017)`; else the first sentence."""
-    found = re.search(r"\(([^()]*?\d{4})\)", " ".join(source.split()))
-    return found.group(1) if found else " ".join(source.split()).partition(". ")[0]
+    """The first authors and year that are named, as `Vaswani et al. 2017`; the first sentence where there are none."""
+    text = " ".join(source.split())
+    if not (found := AUTHORS.search(text)):
+        return text.partition(". ")[0]
+    people, year = found.groups()
+    # Two names are written out, more are not.
+    first, *others = people.split(", ")
+    return f"{first} et al. {year}" if others else f"{people} {year}"

@@ -61,8 +61,8 @@ def _remarks(spec: Mechanism) -> list[str]:
         found.append("Keys that it keeps share the weight of those that it hides.")
     if claims.shared_qk:
         found.append("It takes the queries for keys as well, which this model was not trained for.")
-    if _parameters(spec):
-        found.append("Its own parameters are drawn, not trained.")
+    if _learns(spec):
+        found.append("What it learns by itself is as it starts out, before any training.")
     if mixes_values(spec):
         found.append("A value goes through a matrix on its way to a query: its weight is how large that is.")
     elif not claims.normalised:
@@ -70,9 +70,9 @@ def _remarks(spec: Mechanism) -> list[str]:
     return found
 
 
-def _parameters(spec: Mechanism) -> bool:
+def _learns(spec: Mechanism) -> bool:
     with torch.device("meta"):
-        return any(True for _ in spec.build(HEADS, 16).parameters())
+        return bool(spec.build(HEADS, 16).state_dict())
 
 
 def read_spec(name: str) -> tuple[Mechanism, Explained]:
