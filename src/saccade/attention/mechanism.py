@@ -65,6 +65,16 @@ class AttentionLayer(nn.Module, ABC):
             q_start: the key position of the first query.
         """
 
+    def share_with(self, first: "AttentionLayer") -> None:
+        """Use what `first` has instead of having the same, where the mechanism shares something between layers.
+
+        An encoder calls it on every layer but the first of each spec. Most mechanisms share nothing.
+
+        Args:
+            first: the first layer of the same model and spec; it is left as it is.
+        """
+        return
+
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Any:

@@ -4,13 +4,14 @@
 once at the end (Xiong et al. 2020), and trains without a long warm-up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from torch import nn
 
 from saccade.attention import Mechanism
 from saccade.attention.inputs import validate_key_mask
+from saccade.attention.mechanism import AttentionLayer
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown
@@ -108,6 +109,7 @@ class Encoder(nn.Module):
             EncoderLayer(width, heads, hidden, each, norm, dropout, activation, layer)
             for layer, each in enumerate(_one_a_layer(mechanism, layers))
         )
+        _share(layer.attention for layer in self.layers)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
 
@@ -138,6 +140,15 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, key_mask, causal, record)
         return self.norm(x)
+
+
+def _share(layers: Iterable[MultiHeadAttention]) -> None:
+    """Let layers of the same spec share what it says they share: with the first of them."""
+    firsts: dict[Mechanism, AttentionLayer] = {}
+    for attention in layers:
+        first = firsts.setdefault(attention.mechanism, attention.layer)
+        if first is not attention.layer:
+            attention.layer.share_with(first)
 
 
 def _one_a_layer(
