@@ -5,6 +5,7 @@ To add a mechanism, write one file beside these and add one line here.
 
 from saccade.attention.expressions import read
 from saccade.attention.mechanism import Mechanism
+from saccade.attention.mechanisms.compressed import CompressedAttention
 from saccade.attention.mechanisms.full import FullAttention
 from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
@@ -29,6 +30,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "big_bird": BigBirdAttention,
     "linear": LinearAttention,
     "linformer": LinformerAttention,
+    "compressed": CompressedAttention,
 }
 
 

@@ -1,0 +1,320 @@
+"""Memory-compressed attention: a strided convolution makes fewer keys and values; softmax over those.
+
+Source: "Generating Wikipedia by Summarizing Long Sequences" (Liu et al. 2018, arXiv 1801.10198), section 4.2.3.
+
+Cost: O(n^2 d / stride) time, causally half of that; O(n d) memory. A state is n / stride keys and values.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import nn
+from torch.nn.functional import pad
+
+from saccade.attention.dispatch import attend, computed
+from saccade.attention.inputs import hide, needed, validate
+from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
+from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
+from saccade.attention.patterns import Causal
+from saccade.attention.record import Record
+from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
+from saccade.claims import Claims
+from saccade.errors import must_be
+from saccade.shapes import Bool, Float, Shaped, Tensor
+
+
+class CompressedState(NamedTuple):
+    """What later tokens need of earlier ones.
+
+    Attributes:
+        keys: of the finished groups.
+        values: of the finished groups.
+        key_mask: True for groups with a real token.
+        rest_keys: of the tokens that are still to be in a group; zero where hidden.
+        rest_values: their values.
+        rest_mask: True where they are real.
+    """
+
+    keys: Float[Tensor, "b g m d"]
+    values: Float[Tensor, "b g m e"]
+    key_mask: Bool[Tensor, "b m"]
+    rest_keys: Float[Tensor, "b g k d"]
+    rest_values: Float[Tensor, "b g k e"]
+    rest_mask: Bool[Tensor, "b k"]
+
+
+def windows(x: Shaped[Tensor, "b g n d"], groups: int, kernel: int, stride: int, count: int) -> Shaped[Tensor, "b s m f"]:
+    """All that each of the first `count` kernels covers, in one row: tap by tap, the heads of one convolution group.
+
+    Zeros stand behind the last position.
+    """
+    x = rearrange(x, "b (s t) n d -> b s n (t d)", s=groups)
+    length, n, width = (stride * (count - 1) + kernel if count else 0), x.shape[2], x.shape[3]
+    x = x[:, :, :length] if length <= n else pad(x, (0, 0, 0, length - n))
+    if kernel == stride or not count:
+        return x.unflatten(2, (count, kernel)).flatten(3)
+    return x.flatten(2).unfold(2, kernel * width, stride * width)
+
+
+def convolved(
+    x: Float[Tensor, "b g n d"], weight: Float[Tensor, "o i t"], stride: int, count: int
+) -> Float[Tensor, "b g m d"]:
+    """The first `count` results of a convolution over positions, with weights as `torch.nn.Conv1d` has them."""
+    d = x.shape[3]
+    groups = weight.shape[0] // weight.shape[1]
+    rows = windows(x, groups, weight.shape[2], stride, count)
+    # One product of matrices, which on a CPU takes a third of the time of torch's strided convolution.
+    taps = rearrange(weight.to(x.dtype), "(s o) i t -> s (t i) o", s=groups)
+    found = torch.einsum("bsmf,sfo->bsmo", rows, taps)
+    return rearrange(found, "b s m (t d) -> b (s t) m d", t=weight.shape[1] // d, d=d)
+
+
+def in_steps(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g m d"],
+    v: Float[Tensor, "b g m e"],
+    key_mask: Bool[Tensor, "b m"] | None,
+    stride: int,
+    start: int,
+) -> Float[Tensor, "b h q e"]:
+    """Attention in which the query at place p sees the keys 0 .. p // stride, and none if p is below 0.
+
+    Of every `stride` queries that see the same keys, each goes to a head of its own: there, query t sees the keys
+    0 .. t, which is plain causal attention with no array over pairs.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        key_mask: which keys are visible at all.
+        stride: how many queries in a row see the same keys.
+        start: the place of the first query.
+    """
+    n, blind = q.shape[2], min(max(0, -start), q.shape[2])
+    first, ahead = divmod(max(0, start), stride)
+    q = pad(q[:, :, blind:], (0, 0, ahead, -(ahead + n - blind) % stride))
+    turned = rearrange(q, "b h (t r) d -> b (h r) t d", r=stride)
+    # With a mask torch's kernel computes all pairs and holds them; tiles hold few, and skip what comes later.
+    backend = "blockwise" if key_mask is not None else "auto"
+    out = attend(turned, k, v, Causal(), key_mask=key_mask, q_start=first, backend=backend)
+    out = rearrange(out, "b (h r) t e -> b h (t r) e", r=stride)
+    return pad(out[:, :, ahead : ahead + n - blind], (0, 0, blind, 0))
+
+
+class CompressedLayer(AttentionLayer):
+    """Softmax attention over convolved keys and values.
+
+    Attributes:
+        key_weight: the convolution of keys, as `torch.nn.Conv1d` has its weight.
+        value_weight: that of values.
+        null_key: a key of each key head that every query sees; `None` where there is none.
+    """
+
+    def __init__(self, spec: "CompressedAttention", kv_heads: int, head_dim: int, value_dim: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.kv_heads, self.head_dim, self.value_dim = kv_heads, head_dim, value_dim
+        self.key_weight, self.value_weight = (
+            nn.Parameter(torch.empty(kv_heads * dim, kv_heads // spec.groups_of(kv_heads) * dim, spec.taps))
+            for dim in (head_dim, value_dim)
+        )
+        for weight in (self.key_weight, self.value_weight):
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        self.null_key = nn.Parameter(torch.zeros(kv_heads, head_dim)) if spec.null else None
+
+    def forward(
+        self,
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b g k d"],
+        v: Float[Tensor, "b g k e"],
+        key_mask: Bool[Tensor, "b k"] | None = None,
+        causal: bool = False,
+        q_start: int = 0,
+        record: Record | None = None,
+    ) -> Float[Tensor, "b h q e"]:
+        """Softmax over the groups of tokens; causally over those that are finished."""
+        validate(q, k, v, key_mask, q_start)
+        key_mask, wide = needed(key_mask), state_dtype(k.dtype)
+        with torch.autocast(q.device.type, enabled=False):
+            k, v = hide(k, v, key_mask)
+            count = self.spec.count(k.shape[2], q_start + q.shape[2] if causal else None)
+            found = self._with_null(*self._compress(k.to(wide), v.to(wide), key_mask, count))
+            k, v, key_mask = found[0].to(q.dtype), found[1].to(q.dtype), found[2]
+            if causal:
+                return in_steps(q, k, v, key_mask, self.spec.stride, q_start - self.spec.first_place)
+            # As a bias it need not be as large as the scores.
+            bias = None if key_mask is None else _bias(key_mask, q)
+            return attend(q, k, v, bias=bias)
+
+    def initial_state(
+        self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> CompressedState:
+        """No tokens yet."""
+        dtype = validate_initial(batch, dtype)
+        empty = KeyValues(
+            torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device),
+            torch.zeros(batch, self.kv_heads, 0, self.value_dim, dtype=dtype, device=device),
+            torch.ones(batch, 0, dtype=torch.bool, device=device),
+        )
+        return CompressedState(*empty, *empty)
+
+    def prefill(
+        self,
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b g n d"],
+        v: Float[Tensor, "b g n e"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> tuple[Float[Tensor, "b h n e"], CompressedState]:
+        """The causal form, the finished groups, and the tokens behind them."""
+        validate_prefill(q, k, v, key_mask)
+        out = self(q, k, v, key_mask, causal=True)
+        with torch.autocast(q.device.type, enabled=False):
+            return out, self._advanced(self.initial_state(len(q), q.dtype, q.device), k, v, key_mask)
+
+    def step(
+        self,
+        q: Float[Tensor, "b h 1 d"],
+        k: Float[Tensor, "b g 1 d"],
+        v: Float[Tensor, "b g 1 e"],
+        state: CompressedState,
+        key_mask: Bool[Tensor, "b 1"] | None = None,
+    ) -> tuple[Float[Tensor, "b h 1 e"], CompressedState]:
+        """Finish a group if the token does, and look at all finished ones."""
+        validate_step(q, k, v, key_mask)
+        (b, g, _, d), e = k.shape, v.shape[3]
+        m, rest = (state.key_mask.shape[1], state.rest_mask.shape[1]) if isinstance(state, CompressedState) else (0, 0)
+        shapes = ((b, g, m, d), (b, g, m, e), (b, m), (b, g, rest, d), (b, g, rest, e), (b, rest))
+        validate_state(state, CompressedState, shapes, q)
+        with torch.autocast(q.device.type, enabled=False):
+            state = self._advanced(state, k, v, key_mask)
+            keys, values, shown = self._with_null(*state[:3])
+            return attend(q.to(keys.dtype), keys, values, key_mask=shown).to(q.dtype), state
+
+    def extra_repr(self) -> str:
+        """The spec."""
+        return repr(self.spec)
+
+    def _compress(
+        self, k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None, count: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The first `count` groups, and which of them hold a real token."""
+        stride, shown = self.spec.stride, None
+        if key_mask is not None:
+            shown = windows(key_mask[:, None, :, None], 1, self.spec.taps, stride, count).any(-1)[:, 0]
+        return convolved(k, self.key_weight, stride, count), convolved(v, self.value_weight, stride, count), shown
+
+    def _with_null(
+        self, k: Float[Tensor, "b g m d"], v: Float[Tensor, "b g m e"], shown: Bool[Tensor, "b m"] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same with the null key in front, if there is one; its value is zero."""
+        if self.null_key is None:
+            return k, v, shown
+        null = self.null_key.to(k.dtype)[None, :, None].expand(len(k), -1, -1, -1)
+        shown = None if shown is None else pad(shown, (1, 0), value=True)
+        return torch.cat([null, k], 2), pad(v, (0, 0, 1, 0)), shown
+
+    def _advanced(
+        self,
+        state: CompressedState,
+        k: Float[Tensor, "b g n d"],
+        v: Float[Tensor, "b g n e"],
+        key_mask: Bool[Tensor, "b n"] | None,
+    ) -> CompressedState:
+        """The state behind some more tokens. Where they finish no group, the finished ones are not copied."""
+        done, rest = KeyValues(*state[:3]), joined(EVERYTHING, KeyValues(*state[3:]), key_values(k, v, key_mask))
+        count = self.spec.count(rest.length, rest.length)
+        if not count:
+            return CompressedState(*done, *rest)
+        keys, values, shown = self._compress(*rest, count)
+        assert shown is not None
+        behind = count * self.spec.stride
+        left = rest.keys[:, :, behind:], rest.values[:, :, behind:], rest.key_mask[:, behind:]
+        return CompressedState(
+            *joined(EVERYTHING, done, KeyValues(keys, values, shown)), *(leaf.clone() for leaf in left)
+        )
+
+
+def _bias(shown: Bool[Tensor, "b m"], like: Tensor) -> Float[Tensor, "b 1 1 m"]:
+    """0 where a key is visible and -inf where not."""
+    bias = torch.zeros(shown.shape, dtype=like.dtype, device=like.device).masked_fill_(~shown, -torch.inf)
+    return bias[:, None, None]
+
+
+@dataclass(frozen=True, repr=False)
+class CompressedAttention(Mechanism):
+    """TODO"""
+
+    name = "compressed"
+    stride: int = 3
+    kernel: int | None = None
+    groups: int | Literal["heads"] = "heads"
+    null: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse options that make no convolution."""
+        for option, least in (("stride", 1), ("kernel", self.stride), ("groups", 1)):
+            value = getattr(self, option)
+            if value == {"kernel": None, "groups": "heads"}.get(option, ...):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(must_be(option, f"a whole number, at least {least}{_or(option)}", value))
+        if not isinstance(self.null, bool):
+            raise ValueError(must_be("null", "True or False", self.null))
+
+    @property
+    def taps(self) -> int:
+        """Positions under the kernel."""
+        return self.stride if self.kernel is None else self.kernel
+
+    @property
+    def first_place(self) -> int:
+        """The position whose query is the first to see the first of all keys, and only that; the null key if any."""
+        return self.taps - 1 - (self.stride if self.null else 0)
+
+    @property
+    def claims(self) -> Claims:
+        """All but what goes with weights on tokens: those of a convolution may be negative."""
+        return Claims(causal=True, cross=True, any_length=True, any_mask=True, streaming=True, state_size="O(n)")
+
+    def groups_of(self, kv_heads: int) -> int:
+        """Groups of the convolution."""
+        groups = kv_heads if self.groups == "heads" else self.groups
+        if kv_heads % groups:
+            raise ValueError(must_be("groups", f"a divisor of the {kv_heads} key heads", groups))
+        return groups
+
+    def count(self, keys: int, end: int | None) -> int:
+        """How many groups there are; with an `end`, how many of them are finished before that position."""
+        every = -(-keys // self.stride)
+        return every if end is None else min(every, max(0, (end - self.taps) // self.stride + 1))
+
+    def build(
+        self,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        layer: int = 0,
+    ) -> CompressedLayer:
+        """A layer with weights drawn from torch's global generator, as all parameters are."""
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        return CompressedLayer(self, kv_heads, head_dim, value_dim)
+
+    def cost(
+        self,
+        n_q: int,
+        n_k: int,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        value_dim: int | None = None,
+        causal: bool = False,
+    ) -> Cost:
+        """TODO"""
+        raise NotImplementedError
+
+
+def _or(option: str) -> str:
+    return {"kernel": " (the stride), or None", "groups": ", or 'heads'"}.get(option, "")
