@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from einops import rearrange
 from torch import nn
 from torch.nn.functional import pad
 
-from saccade.attention.dispatch import attend, computed
+from saccade.attention.dispatch import attend
 from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
+from saccade.attention.mechanisms._groups import StepsCost, convolved, in_steps, steps_cost, windows
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
-from saccade.attention.patterns import Causal
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
 from saccade.errors import must_be
-from saccade.shapes import Bool, Float, Shaped, Tensor
+from saccade.shapes import Bool, Float, Tensor
 
 
 class CompressedState(NamedTuple):
@@ -43,64 +42,6 @@ class CompressedState(NamedTuple):
     rest_keys: Float[Tensor, "b g k d"]
     rest_values: Float[Tensor, "b g k e"]
     rest_mask: Bool[Tensor, "b k"]
-
-
-def windows(x: Shaped[Tensor, "b g n d"], groups: int, kernel: int, stride: int, count: int) -> Shaped[Tensor, "b s m f"]:
-    """All that each of the first `count` kernels covers, in one row: tap by tap, the heads of one convolution group.
-
-    Zeros stand behind the last position.
-    """
-    x = rearrange(x, "b (s t) n d -> b s n (t d)", s=groups)
-    length, n, width = (stride * (count - 1) + kernel if count else 0), x.shape[2], x.shape[3]
-    x = x[:, :, :length] if length <= n else pad(x, (0, 0, 0, length - n))
-    if kernel == stride or not count:
-        return x.unflatten(2, (count, kernel)).flatten(3)
-    return x.flatten(2).unfold(2, kernel * width, stride * width)
-
-
-def convolved(
-    x: Float[Tensor, "b g n d"], weight: Float[Tensor, "o i t"], stride: int, count: int
-) -> Float[Tensor, "b g m d"]:
-    """The first `count` results of a convolution over positions, with weights as `torch.nn.Conv1d` has them."""
-    d = x.shape[3]
-    groups = weight.shape[0] // weight.shape[1]
-    rows = windows(x, groups, weight.shape[2], stride, count)
-    # One product of matrices, which on a CPU takes a third of the time of torch's strided convolution.
-    taps = rearrange(weight.to(x.dtype), "(s o) i t -> s (t i) o", s=groups)
-    found = torch.einsum("bsmf,sfo->bsmo", rows, taps)
-    return rearrange(found, "b s m (t d) -> b (s t) m d", t=weight.shape[1] // d, d=d)
-
-
-def in_steps(
-    q: Float[Tensor, "b h q d"],
-    k: Float[Tensor, "b g m d"],
-    v: Float[Tensor, "b g m e"],
-    key_mask: Bool[Tensor, "b m"] | None,
-    stride: int,
-    start: int,
-) -> Float[Tensor, "b h q e"]:
-    """Attention in which the query at place p sees the keys 0 .. p // stride, and none if p is below 0.
-
-    Of every `stride` queries that see the same keys, each goes to a head of its own: there, query t sees the keys
-    0 .. t, which is plain causal attention with no array over pairs.
-
-    Args:
-        q: queries.
-        k: keys.
-        v: values.
-        key_mask: which keys are visible at all.
-        stride: how many queries in a row see the same keys.
-        start: the place of the first query.
-    """
-    n, blind = q.shape[2], min(max(0, -start), q.shape[2])
-    first, ahead = divmod(max(0, start), stride)
-    q = pad(q[:, :, blind:], (0, 0, ahead, -(ahead + n - blind) % stride))
-    turned = rearrange(q, "b h (t r) d -> b (h r) t d", r=stride)
-    # With a mask torch's kernel computes all pairs and holds them; tiles hold few, and skip what comes later.
-    backend = "blockwise" if key_mask is not None else "auto"
-    out = attend(turned, k, v, Causal(), key_mask=key_mask, q_start=first, backend=backend)
-    out = rearrange(out, "b (h r) t e -> b h (t r) e", r=stride)
-    return pad(out[:, :, ahead : ahead + n - blind], (0, 0, blind, 0))
 
 
 class CompressedLayer(AttentionLayer):
@@ -244,7 +185,39 @@ def _bias(shown: Bool[Tensor, "b m"], like: Tensor) -> Float[Tensor, "b 1 1 m"]:
 
 @dataclass(frozen=True, repr=False)
 class CompressedAttention(Mechanism):
-    """TODO"""
+    """Softmax over every `stride` tokens as one: a learned sum of their keys, and one of their values.
+
+    Formula:
+        softmax(q conv(k)ᵀ / √d) conv(v): group j is a sum over the tokens stride · j .. stride · j + kernel - 1, each
+        times a matrix of its tap.
+
+    Cost:
+        O(n² d / stride) time, causally half of that, and O(n d² kernel / stride) for the convolutions; O(n d) memory.
+        A decoding state is n / stride keys and values, and the tokens of the group that is not finished.
+
+    Use it:
+        In every second layer, between local ones, as in the paper (`recipes/t-dmca.toml`): the window sees what is
+        near, this what is far. It divides time by little more than the stride, so on long inputs others are faster.
+
+    Leave it:
+        As the only causal layer: the last stride - 1 tokens, a query's own among them, are in no finished group yet.
+
+    Source:
+        "Generating Wikipedia by Summarizing Long Sequences" (Liu et al. 2018), section 4.2.3, with kernel and stride 3.
+        The paper does not say whether the convolution mixes heads; here each head has its own, as in the common
+        port, and `groups=1` mixes all. Keys and values have a convolution each. Left open in the paper: what is
+        hidden is zero before the convolution; a group at the end or with holes is the sum over its real tokens; one
+        without any is hidden; groups start at multiples of the stride from the first position on, padding or not. No
+        bias: on keys it would change nothing, on values it is that of the output projection. The null key is the
+        port's; its value stays zero here, so that outputs are linear in the values and zero where nothing is seen.
+
+    Attributes:
+        stride: tokens from one group to the next.
+        kernel: tokens in a group, at least `stride`, and `stride` if not given.
+        groups: groups of the convolution, as of `torch.nn.Conv1d`: `heads` keeps key heads apart, 1 mixes all of them.
+        null: whether there is one more key, learned for each head, with a value of zero, that every query sees:
+            causally the first ones see nothing else.
+    """
 
     name = "compressed"
     stride: int = 3
@@ -312,8 +285,23 @@ class CompressedAttention(Mechanism):
         value_dim: int | None = None,
         causal: bool = False,
     ) -> Cost:
-        """TODO"""
-        raise NotImplementedError
+        """The convolutions, and the groups that queries see; causally also the rows that fill up the last step."""
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        count = self.count(n_k, n_q if causal else None)
+        slots, covered = count + self.null, self.stride * (count - 1) + self.taps if count else 0
+        mixed = kv_heads // self.groups_of(kv_heads) * self.taps * kv_heads * (head_dim**2 + value_dim**2)
+        sizes, per_pair = (heads, kv_heads, head_dim, value_dim), 2 * (head_dim + value_dim)
+        turned = 4 * mixed if self.taps > 1 else 0  # the weights, tap by tap
+        first, end = max(0, -self.first_place), n_q - self.first_place
+        found = steps_cost(first, end, self.stride, slots, heads, kv_heads, value_dim) if causal else None
+        found = found or StepsCost(n_q, heads * n_q * slots, heads * n_q * slots, 0)
+        return Cost(
+            flops=per_pair * found.pairs + 2 * count * mixed,
+            pairs=found.pairs,
+            bytes=tensor_bytes(n_q, n_k, *sizes) + 4 * mixed,
+            wasted=per_pair * (found.visited - found.pairs),
+            kept=kept_bytes(found.rows, slots + max(n_k, covered), *sizes) + turned + found.kept,
+        )
 
 
 def _or(option: str) -> str:
