@@ -9,14 +9,12 @@ from torch import Tensor
 from oracles import repeat_heads
 
 
-def softmax_of(scores: list[Tensor], values: list[Tensor], width: int, like: Tensor) -> Tensor:
-    """The mean of some values `[e]` under the softmax of their scores; zeros where there are none."""
-    if not scores:
-        return like.new_zeros(width)
-    highest = max(score.item() for score in scores)
-    weights = [(score - highest).exp() for score in scores]
-    total = sum(weights)
-    return sum(weight / total * value for weight, value in zip(weights, values, strict=True))
+def softmax_mean(scores: Tensor, values: Tensor) -> Tensor:
+    """The mean of some values [m, e] under the softmax of their scores [m]; zeros where there are none."""
+    if not len(scores):
+        return values.sum(0)
+    weights = (scores - scores.max().item()).exp()
+    return (weights[:, None] * values).sum(0) / weights.sum()
 
 
 def linformer(q: Tensor, k: Tensor, v: Tensor, e: Tensor, f: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -43,7 +41,7 @@ def linformer(q: Tensor, k: Tensor, v: Tensor, e: Tensor, f: Tensor, key_mask: T
     return (weights[..., None] * values[:, :, None]).sum(3)
 
 
-def strided_convolution(x: Tensor, weight: Tensor, stride: int, real: list[bool]) -> tuple[list[Tensor], list[bool]]:
+def strided_convolution(x: Tensor, weight: Tensor, stride: int, real: list[bool]) -> tuple[Tensor, list[bool]]:
     """Liu et al. 2018, section 4.2.3: group j is a sum over taps of the tokens from position stride * j on.
 
     Args:
@@ -53,19 +51,17 @@ def strided_convolution(x: Tensor, weight: Tensor, stride: int, real: list[bool]
         real: which tokens are. Tokens that are not, or that lie behind the end, add nothing.
 
     Returns:
-        The groups, [heads, d'] each, and which of them hold a real token.
+        The groups, [m, heads, d'], and which of them hold a real token.
     """
     groups, found = [], []
     for start in range(0, x.shape[1], stride):
         taps = [tap for tap in range(len(weight)) if start + tap < x.shape[1] and real[start + tap]]
         total = x.new_zeros(weight.shape[3], weight.shape[4])
         for tap in taps:
-            for head in range(x.shape[0]):
-                for channel in range(x.shape[2]):
-                    total = total + x[head, start + tap, channel] * weight[tap, head, channel]
+            total = total + (x[:, start + tap, :, None, None] * weight[tap]).sum((0, 1))
         groups.append(total)
         found.append(bool(taps))
-    return groups, found
+    return torch.stack(groups) if groups else x.new_zeros(0, *weight.shape[3:]), found
 
 
 def compressed(
@@ -86,22 +82,23 @@ def compressed(
     `null_key` [heads, d] is one more key that every query sees; its value is zero.
     """
     batch, heads, n_q, dim = q.shape
-    group, width, kernel = heads // k.shape[1], v.shape[3], len(key_weight)
+    group, width = heads // k.shape[1], v.shape[3]
     out = []
+
+    def last(j: int) -> int:
+        return stride * j + len(key_weight) - 1
+
     for example in range(batch):
         real = [True] * k.shape[2] if key_mask is None else key_mask[example].tolist()
         keys, shown = strided_convolution(k[example], key_weight, stride, real)
         values, _ = strided_convolution(v[example], value_weight, stride, real)
         for head in range(heads):
+            own = head // group
             for i in range(n_q):
-                own = head // group
-                seen = [
-                    j for j in range(len(keys)) if shown[j] and (not causal or stride * j + kernel - 1 <= q_start + i)
-                ]
-                scores = [(q[example, head, i] * keys[j][own]).sum() / dim**0.5 for j in seen]
-                met = [values[j][own] for j in seen]
+                seen = [j for j, real in enumerate(shown) if real and (not causal or last(j) <= q_start + i)]
+                met, taken = keys[seen, own], values[seen, own]
                 if null_key is not None:
-                    scores.append((q[example, head, i] * null_key[own]).sum() / dim**0.5)
-                    met.append(v.new_zeros(width))
-                out.append(softmax_of(scores, met, width, v))
-    return torch.stack(out).view(batch, heads, n_q, width) if out else v.new_zeros(batch, heads, n_q, width)
+                    met, taken = torch.cat([met, null_key[own, None]]), torch.cat([taken, v.new_zeros(1, width)])
+                out.append(softmax_mean((q[example, head, i] * met).sum(1) / dim**0.5, taken))
+    # The last term is for autograd: where nothing is seen, gradients are zero, and not missing.
+    return torch.stack(out).view(batch, heads, n_q, width) + 0 * v.sum()

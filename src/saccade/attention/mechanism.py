@@ -89,6 +89,13 @@ class AttentionLayer(nn.Module, ABC):
         """
         return
 
+    def for_weights(self) -> "AttentionLayer":
+        """The layer that returns the weights of this one where the identity stands in the place of values: itself.
+
+        A layer that mixes the channels of a value, and not only positions, gives one that does not.
+        """
+        return self
+
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Any:

@@ -100,17 +100,16 @@ class StepsCost(NamedTuple):
     kept: int
 
 
-def steps_cost(
-    first: int, end: int, stride: int, slots: int, heads: int, kv_heads: int, value_dim: int
-) -> StepsCost:
-    """The cost of the queries at the places first .. end - 1 with the first so many keys."""
+def steps_cost(n: int, start: int, stride: int, slots: int, heads: int, kv_heads: int, value_dim: int) -> StepsCost:
+    """The cost of `n` queries from the place `start` on, with so many keys."""
+    end = start + n
     steps = max(0, -(-end // stride))
     if not steps or not slots:
         return StepsCost(0, 0, 0, 0)
     visited, mask = computed(Causal().bind(steps, slots, heads=heads * stride))
-    rows, pairs = steps * stride, heads * (_seen(end, stride, slots) - _seen(first, stride, slots))
-    turned_back = 4 * rows * heads * value_dim if heads > kv_heads and stride > 1 else 0  # else it is only a view
-    return StepsCost(rows, pairs, visited, 4 * mask + turned_back)
+    rows, pairs = steps * stride, heads * (_seen(end, stride, slots) - _seen(max(0, start), stride, slots))
+    out_is_a_view = start >= 0 and (heads == kv_heads or stride == 1)
+    return StepsCost(rows, pairs, visited, 4 * (mask + (0 if out_is_a_view else rows * heads * value_dim)))
 
 
 def _seen(places: int, stride: int, slots: int) -> int:

@@ -5,6 +5,7 @@ Source: "Generating Wikipedia by Summarizing Long Sequences" (Liu et al. 2018, a
 Cost: O(n^2 d / stride) time, causally half of that; O(n d) memory. A state is n / stride keys and values.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -132,6 +133,14 @@ class CompressedLayer(AttentionLayer):
             state = self._advanced(state, k, v, key_mask)
             keys, values, shown = self._with_null(*state[:3])
             return attend(q.to(keys.dtype), keys, values, key_mask=shown).to(q.dtype), state
+
+    def for_weights(self) -> "CompressedLayer":
+        """The same with the mean of a group as its value: what a group gets, its tokens share equally."""
+        even, width = copy.copy(self), self.value_weight.shape[1]
+        mean = torch.eye(width, dtype=self.value_weight.dtype, device=self.value_weight.device) / self.spec.taps
+        mean = mean.repeat(len(self.value_weight) // width, 1)[..., None].expand(self.value_weight.shape)
+        even._parameters = {**self._parameters, "value_weight": nn.Parameter(mean)}
+        return even
 
     def extra_repr(self) -> str:
         """The spec."""
@@ -292,9 +301,9 @@ class CompressedAttention(Mechanism):
         mixed = kv_heads // self.groups_of(kv_heads) * self.taps * kv_heads * (head_dim**2 + value_dim**2)
         sizes, per_pair = (heads, kv_heads, head_dim, value_dim), 2 * (head_dim + value_dim)
         turned = 4 * mixed if self.taps > 1 else 0  # the weights, tap by tap
-        first, end = max(0, -self.first_place), n_q - self.first_place
-        found = steps_cost(first, end, self.stride, slots, heads, kv_heads, value_dim) if causal else None
-        found = found or StepsCost(n_q, heads * n_q * slots, heads * n_q * slots, 0)
+        found = StepsCost(n_q, heads * n_q * slots, heads * n_q * slots, 0)
+        if causal:
+            found = steps_cost(n_q, -self.first_place, self.stride, slots, heads, kv_heads, value_dim)
         return Cost(
             flops=per_pair * found.pairs + 2 * count * mixed,
             pairs=found.pairs,
