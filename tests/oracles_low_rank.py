@@ -23,7 +23,7 @@ def linformer(q: Tensor, k: Tensor, v: Tensor, e: Tensor, f: Tensor, key_mask: T
     `e` and `f` are [key heads, rank, positions]: those of each head, wherever they are shared. Hidden tokens are
     left out of the sums of E K and F V; where nothing is real, the sums are empty and the output is zero.
     """
-    batch, heads, n_q, dim = q.shape
+    batch, heads, _, dim = q.shape
     groups, n_k, width = k.shape[1], k.shape[2], v.shape[3]
     rank = e.shape[1]
     keys, values = q.new_zeros(batch, groups, rank, dim), q.new_zeros(batch, groups, rank, width)

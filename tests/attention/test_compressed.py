@@ -95,7 +95,7 @@ def test_any_length_works(spec, causal, n):
 
 def test_a_convolution_is_that_of_torch():
     n = 31
-    q, k, v, _ = inputs(n, n)
+    _, k, v, _ = inputs(n, n)
     for spec in ("compressed", "compressed(groups=1, kernel=4)"):
         layer = layer_of(spec)
         count, groups = 9, 1 if "groups" in spec else G
@@ -182,7 +182,9 @@ def test_left_padding_does_not_leak(causal):
     before = layer(q, k, v, key_mask, causal)
     for value in (1e6, torch.nan):
         hidden = ~key_mask[:, None, :, None]
-        assert torch.equal(layer(q, k.masked_fill(hidden, value), v.masked_fill(hidden, value), key_mask, causal), before)
+        assert torch.equal(
+            layer(q, k.masked_fill(hidden, value), v.masked_fill(hidden, value), key_mask, causal), before
+        )
     # Whole groups of padding in front change nothing but places.
     shift = 6
     whole = torch.arange(13) >= torch.tensor([[shift], [shift]])
@@ -210,6 +212,25 @@ def test_outputs_are_linear_in_the_values(spec):
         one, other = (layer(q, k, x, causal=causal) for x in (v, v.flip(2)))
         both = layer(q, k, 3 * v - v.flip(2), causal=causal)
         torch.testing.assert_close(both, 3 * one - other, rtol=0, atol=1e-12)
+
+
+@specs
+def test_its_weights_are_those_of_groups_shared_by_their_tokens(spec):
+    q, k, v, _ = inputs(13, 13)
+    layer = layer_of(spec)
+    before, weights = layer(q, k, v), implied_weights(layer, {"q": q, "k": k, "v": v})
+    count = layer.spec.count(13, None)
+    keys = layer._with_null(*layer._compress(k, v, None, count))[0]
+    of_groups = oracles.attention(
+        q,
+        keys,
+        torch.eye(keys.shape[2], dtype=q.dtype).expand(B, G, -1, -1),
+        oracles.dense(oracles.full(), 13, keys.shape[2]),
+    )[..., keys.shape[2] - count :]
+    start = layer.spec.stride * torch.arange(count)[:, None]
+    covered = (torch.arange(13) >= start) & (torch.arange(13) < start + layer.spec.taps)
+    torch.testing.assert_close(weights, of_groups @ covered.double() / layer.spec.taps, rtol=0, atol=1e-12)
+    assert torch.equal(layer(q, k, v), before)
 
 
 @specs
@@ -275,7 +296,7 @@ def test_a_state_that_does_not_belong_is_refused(unchecked):
     state = layer.initial_state(B)
     with pytest.raises(TypeError, match="state must be a CompressedState from initial_state, prefill or step"):
         layer.step(q, k, v, ())
-    with pytest.raises(ValueError, match="state.rest_keys must be of shape"):
+    with pytest.raises(ValueError, match=r"state\.rest_keys must be of shape"):
         layer.step(q, k, v, state._replace(rest_keys=state.rest_keys[:1]))
     with pytest.raises(ValueError, match="k of a step must be one token long, got 2"):
         layer.step(q, *(x.expand(-1, -1, 2, -1) for x in (k, v)), state)

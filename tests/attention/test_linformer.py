@@ -10,7 +10,6 @@ from mechanism_cases import B, D, E, G, H, build, inputs
 
 import oracles
 from oracles_low_rank import linformer
-
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.attention.mechanisms.linformer import SHARINGS
 from saccade.attention.weights import implied_weights
@@ -47,12 +46,15 @@ def test_each_sharing_has_the_matrices_of_the_paper(sharing):
     layer = shared(sharing)
     shapes = {name: tuple(matrix.shape) for name, matrix in layer.named_parameters()}
     one, each = (1, 4, 40), (G, 4, 40)
-    assert shapes == {
-        "none": {"E": each, "F": each},
-        "headwise": {"E": one, "F": one},
-        "key_value": {"E": one},
-        "layerwise": {"E": one},
-    }[sharing]
+    assert (
+        shapes
+        == {
+            "none": {"E": each, "F": each},
+            "headwise": {"E": one, "F": one},
+            "key_value": {"E": one},
+            "layerwise": {"E": one},
+        }[sharing]
+    )
     e, f = layer.matrices()
     assert (e is f) == (sharing in ("key_value", "layerwise"))
 
@@ -156,7 +158,9 @@ def test_scores_are_scaled_by_the_head_dim():
     """Known defect of a peer: by the width of the model."""
     q, k, v, _ = inputs(13, 13)
     layer = layer_of(SMALL)
-    keys, values = (matrix[0, :, :13] @ x.repeat_interleave(H // G, 1) for matrix, x in zip(layer.matrices(), (k, v)))
+    keys, values = (
+        matrix[0, :, :13] @ x.repeat_interleave(H // G, 1) for matrix, x in zip(layer.matrices(), (k, v), strict=True)
+    )
     wanted = (q @ keys.mT / D**0.5).softmax(-1) @ values
     torch.testing.assert_close(layer(q, k, v), wanted, rtol=0, atol=1e-12)
 

@@ -41,8 +41,10 @@ def test_bytes_are_at_least_what_goes_in_and_out(name):
     cost = SPECS[name].cost(n_q, n_k, heads=H, head_dim=D, value_dim=E)
     assert cost.bytes >= 4 * H * (n_q * D + n_k * D + n_k * E + n_q * E)
     grouped = SPECS[name].cost(n_q, n_k, heads=H, head_dim=D, value_dim=E, kv_heads=G)
-    assert cost.bytes - grouped.bytes == 4 * (H - G) * n_k * (D + E)
-    assert grouped.flops >= cost.flops // 2
+    assert cost.bytes - grouped.bytes >= 4 * (H - G) * n_k * (
+        D + E
+    )  # and the parameters of key heads, if they have any
+    assert grouped.flops >= cost.flops // 4  # a convolution over all key heads shrinks by their square
     same = SPECS[name].cost(n_q, n_k, heads=H, head_dim=D)
     assert same == SPECS[name].cost(n_q, n_k, heads=H, head_dim=D, value_dim=D, kv_heads=H)
 

@@ -18,7 +18,9 @@ from saccade.attention.patterns import Causal
 from saccade.shapes import Bool, Float, Shaped, Tensor
 
 
-def windows(x: Shaped[Tensor, "b g n d"], groups: int, kernel: int, stride: int, count: int) -> Shaped[Tensor, "b s m f"]:
+def windows(
+    x: Shaped[Tensor, "b g n d"], groups: int, kernel: int, stride: int, count: int
+) -> Shaped[Tensor, "b s m f"]:
     """All that each of the first `count` kernels covers, in one row: tap by tap, the heads of one convolution group.
 
     Zeros stand behind the last position.

@@ -88,8 +88,8 @@ class LinformerLayer(AttentionLayer):
         self.spec.check(k.shape[2], causal)
         k, v = hide(k, v, needed(key_mask))
         with torch.autocast(q.device.type, enabled=False):
-            rows = [projected(_first_columns(each, k.shape[2]), x) for each, x in zip(self.matrices(), (k, v))]
-            return attend(q, *rows)
+            e, f = (_first_columns(matrix, k.shape[2]) for matrix in self.matrices())
+            return attend(q, projected(e, k), projected(f, v))
 
     def extra_repr(self) -> str:
         """The spec."""
