@@ -187,13 +187,13 @@ class LinformerAttention(Mechanism):
         value_dim: int | None = None,
         causal: bool = False,
     ) -> Cost:
-        """Two projections, then dense attention over `rank` keys.
+        """Two projections, then dense attention over `rank` keys; for any length, as if `max_length` were enough.
 
         Raises:
-            ValueError: `causal`, or more keys than `max_length`.
+            ValueError: `causal`.
         """
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
-        self.check(n_k, causal)
+        self.check(0, causal)
         sizes, per_pair = (heads, kv_heads, head_dim, value_dim), 2 * (head_dim + value_dim)
         pairs, rows = heads * n_q * self.rank, kv_heads * self.rank
         matrices = {"none": 2 * kv_heads, "headwise": 2}.get(self.sharing, 1)
