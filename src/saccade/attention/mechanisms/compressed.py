@@ -223,7 +223,7 @@ class CompressedAttention(Mechanism):
     Attributes:
         stride: tokens from one group to the next.
         kernel: tokens in a group, at least `stride`, and `stride` if not given.
-        groups: groups of the convolution, as of `torch.nn.Conv1d`: `heads` keeps key heads apart, 1 mixes all of them.
+        groups: groups of the convolution, as of `torch.nn.Conv1d`: `heads`, one for each key head, or 1, mixing all.
         null: whether there is one more key, learned for each head, with a value of zero, that every query sees:
             causally the first ones see nothing else.
     """
@@ -231,17 +231,18 @@ class CompressedAttention(Mechanism):
     name = "compressed"
     stride: int = 3
     kernel: int | None = None
-    groups: int | Literal["heads"] = "heads"
+    groups: Literal["heads", 1] = "heads"
     null: bool = True
 
     def __post_init__(self) -> None:
         """Refuse options that make no convolution."""
-        for option, least in (("stride", 1), ("kernel", self.stride), ("groups", 1)):
-            value = getattr(self, option)
-            if value == {"kernel": None, "groups": "heads"}.get(option, ...):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(must_be(option, f"a whole number, at least {least}{_or(option)}", value))
+        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or self.stride < 1:
+            raise ValueError(must_be("stride", "a whole number, at least 1", self.stride))
+        if isinstance(self.taps, bool) or not isinstance(self.taps, int) or self.taps < self.stride:
+            constraint = f"a whole number, at least the stride of {self.stride}, or None"
+            raise ValueError(must_be("kernel", constraint, self.kernel))
+        if isinstance(self.groups, bool) or self.groups not in ("heads", 1):
+            raise ValueError(must_be("groups", "'heads' or 1", self.groups))
         if not isinstance(self.null, bool):
             raise ValueError(must_be("null", "True or False", self.null))
 
@@ -262,10 +263,7 @@ class CompressedAttention(Mechanism):
 
     def groups_of(self, kv_heads: int) -> int:
         """Groups of the convolution."""
-        groups = kv_heads if self.groups == "heads" else self.groups
-        if kv_heads % groups:
-            raise ValueError(must_be("groups", f"a divisor of the {kv_heads} key heads", groups))
-        return groups
+        return kv_heads if self.groups == "heads" else self.groups
 
     def count(self, keys: int, end: int | None) -> int:
         """How many groups there are; with an `end`, how many of them are finished before that position."""
@@ -311,7 +309,3 @@ class CompressedAttention(Mechanism):
             wasted=per_pair * (found.visited - found.pairs),
             kept=kept_bytes(found.rows, slots + max(n_k, covered), *sizes) + turned + found.kept,
         )
-
-
-def _or(option: str) -> str:
-    return {"kernel": " (the stride), or None", "groups": ", or 'heads'"}.get(option, "")
