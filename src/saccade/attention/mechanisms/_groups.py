@@ -17,6 +17,8 @@ from saccade.attention.dispatch import attend, computed
 from saccade.attention.patterns import Causal
 from saccade.shapes import Bool, Float, Shaped, Tensor
 
+CAUSAL = Causal()
+
 
 def windows(
     x: Shaped[Tensor, "b g n d"], groups: int, kernel: int, stride: int, count: int
@@ -77,7 +79,7 @@ def in_steps(
     k, v = (rearrange(each, "b g m d -> (b g) 1 m d") for each in (k, v))
     # With a mask torch's kernel computes all pairs and holds them; tiles hold few, and skip what comes later.
     mask, backend = (None, "auto") if key_mask is None else (key_mask.repeat_interleave(g, 0), "blockwise")
-    out = attend(turned, k, v, Causal(), key_mask=mask, q_start=first, backend=backend)
+    out = attend(turned, k, v, CAUSAL, key_mask=mask, q_start=first, backend=backend)
     out = rearrange(out, "(b g) (x r) t e -> b (g x) (t r) e", b=b, g=g, r=stride)
     return _padded(out[:, :, ahead:end], blind, 0)
 
@@ -108,7 +110,7 @@ def steps_cost(n: int, start: int, stride: int, slots: int, heads: int, kv_heads
     steps = max(0, -(-end // stride))
     if not steps or not slots:
         return StepsCost(0, 0, 0, 0)
-    visited, mask = computed(Causal().bind(steps, slots, heads=heads * stride))
+    visited, mask = computed(CAUSAL.bind(steps, slots, heads=heads * stride))
     rows, pairs = steps * stride, heads * (_seen(end, stride, slots) - _seen(max(0, start), stride, slots))
     out_is_a_view = start >= 0 and (heads == kv_heads or stride == 1)
     return StepsCost(rows, pairs, visited, 4 * (mask + (0 if out_is_a_view else rows * heads * value_dim)))

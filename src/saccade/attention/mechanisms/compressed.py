@@ -267,7 +267,7 @@ class CompressedAttention(Mechanism):
 
     def count(self, keys: int, end: int | None) -> int:
         """How many groups there are; with an `end`, how many of them are finished before that position."""
-        every = -(-keys // self.stride)
+        every = (keys + self.stride - 1) // self.stride  # as torch.export can follow it
         return every if end is None else min(every, max(0, (end - self.taps) // self.stride + 1))
 
     def build(
