@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint benchmark docs clean
 
 demo: .venv/installed  ## Which attention on your machine? Trains four and compares them; OUT=folder to say where.
 	$(BIN)/saccade compare $(if $(OUT),--out $(OUT))
@@ -17,6 +17,9 @@ lint: .venv/installed  ## Style and types alone, with repairs.
 
 benchmark: .venv/installed  ## Ratios to dense attention in one run.
 	$(BIN)/python benchmarks/attention.py
+
+docs: .venv/installed  ## The page of each mechanism, from its docstring, claims, costs and a picture; some two minutes.
+	$(BIN)/python -m saccade.bench.pages docs/mechanisms
 
 clean:  ## Remove the environment; runs/ stays.
 	rm -rf .venv

@@ -322,6 +322,18 @@ def test_cost_of_a_recipe_is_that_of_its_model(capsys, tmp_path):
     assert found["model"].items() >= wanted.items()
 
 
+def test_cost_counts_extra_tokens_of_a_recipe_and_of_the_command_line(capsys, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nwidth = 32\nheads = 2\nlayers = 1\nextra_tokens = 4\n", encoding="utf-8")
+    models = []
+    for options in ([], ["--extra-tokens", "6"]):
+        assert run(["cost", "--recipe", str(path), "--lengths", "64", "--json", *options]) == 0
+        models.append(json.loads(capsys.readouterr().out))
+    assert [each["model"]["extra_tokens"] for each in models] == [4, 6]
+    assert models[1]["costs"][0]["parameters"] - models[0]["costs"][0]["parameters"] == 2 * 32
+    assert "extra_tokens must be at least 0, got -1" in refused(capsys, "cost", "--extra-tokens", "-1")
+
+
 def test_bench_prints_the_table_and_writes_the_rest(capsys, tmp_path):
     out = tmp_path / "out"
     options = ["--lengths", "32,16", "--heads", "2", "--head-dim", "4", "--rounds", "1", "--threads", "1"]

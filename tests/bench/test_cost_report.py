@@ -50,11 +50,11 @@ def test_heading_says_the_model_and_its_weights():
         "18.9 M parameters: 75.7 MB, or 303 MB with gradients and Adam's averages",
         "operations a token: projections 12.6 M, feed-forward 25.2 M",
     ]
-    shape = Shape(layers=1, kv_heads=2, vocabulary=30_000, classes=3)
+    shape = Shape(layers=1, kv_heads=2, vocabulary=30_000, classes=3, extra_tokens=2)
     words = heading(costs(read_mechanisms("linear", baseline=False), (8,), shape, batch=3, causal=True))
-    assert (
-        "1 layer, width 512, 8 heads, hidden 2,048, 2 key heads, vocabulary 30,000, 3 classes, causal; batch 3" in words
-    )
+    parts = "1 layer, width 512, 8 heads, hidden 2,048, 2 key heads, vocabulary 30,000, 3 classes, 2 extra tokens"
+    assert f"{parts}, causal; batch 3" in words
+    assert words.endswith("operations a token: projections 1.31 M, feed-forward 4.19 M")
 
 
 def test_sentences_put_alike_mechanisms_together():

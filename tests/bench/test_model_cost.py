@@ -16,7 +16,8 @@ B = 2
 
 
 def encoder(mechanism, shape=SHAPE, dropout=0.0):
-    return Encoder(shape.width, shape.heads, shape.layers, shape.hidden, mechanism, shape.norm, dropout)
+    sizes = shape.width, shape.heads, shape.layers, shape.hidden
+    return Encoder(*sizes, mechanism, shape.norm, dropout, extra_tokens=shape.extra_tokens)
 
 
 def computed(cost):
@@ -47,6 +48,22 @@ def test_training_keeps_what_autograd_saves(mechanism, norm, dropout):
     # The result of the last norm is nobody's to keep, that of the first layer's input is.
     assert found.kept == kept_bytes(lambda: model(x), model.parameters())
     assert found.training_bytes == 16 * numbers(model) + found.kept
+
+
+@pytest.mark.parametrize("mechanism", ["full", "linear", "local(left=32)", "longformer(window=32)"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_extra_tokens_cost_what_torch_counts(mechanism, norm):
+    shape = replace(SHAPE, norm=norm, extra_tokens=5)
+    model, found = encoder(mechanism, shape), model_cost(mechanism, 1000, shape, batch=B)
+    x = torch.randn(B, 1000, SHAPE.width, requires_grad=True)
+    assert computed(found) == counted_flops(lambda: model(x))
+    assert found.parameters == numbers(model)
+    # What is kept for each query is kept for whole tiles of them.
+    over = kept_bytes(lambda: model(x), model.parameters()) - found.kept
+    assert 0 <= over <= SHAPE.layers * B * 4 * SHAPE.heads * (-1005 % 64)
+    without = model_cost(mechanism, 1000, replace(shape, extra_tokens=0), batch=B)
+    assert found.parameters - without.parameters == 5 * 24
+    assert found.projections * 1000 == without.projections * 1005
 
 
 @pytest.mark.parametrize("mechanism", ["full", "linear"])
@@ -141,6 +158,7 @@ def test_what_was_not_found_is_not_called_never(monkeypatch):
         ({"width": 10, "heads": 3}, "width must be a multiple of the 3 heads, got 10"),
         ({"heads": 8, "kv_heads": 3}, "kv_heads must be a divisor of the 8 heads, got 3"),
         ({"norm": "prae"}, "did you mean 'pre'"),
+        ({"extra_tokens": -1}, "extra_tokens must be at least 0, got -1"),
     ],
 )
 def test_refuses_shapes(shape, message):

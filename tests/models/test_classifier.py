@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from saccade.attention import MECHANISMS, Mechanism
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.models.classifier import pool
 
@@ -34,6 +35,30 @@ def test_neither_the_batch_nor_the_padding_changes_a_score(mechanism, pooling, p
         torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-10)
     other = torch.where(key_mask, x, (x + 1) % 17)
     assert torch.equal(model(other, key_mask), together)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_extra_tokens_are_pooled_by_nobody(pooling):
+    """The score is that of the encoder's output at real tokens; left padding moves the first one."""
+    model = classifier(pooling=pooling, extra_tokens=3, mechanism="local(left=2)")
+    assert model.state_dict()["encoder.extra"].shape == (3, 21)
+    x = torch.randint(17, (3, 11))
+    key_mask = torch.stack([torch.ones(11).bool(), torch.arange(11) >= 4, torch.zeros(11).bool()])
+    inside = model.encoder(model.position.on_input(model.embedding(x)), key_mask)
+    assert inside.shape == (3, 11, 21)
+    real = [inside[0], inside[1, 4:]]
+    pooled = [each.mean(0) if pooling == "mean" else each[0] for each in real]
+    pooled = torch.stack([*pooled, torch.zeros_like(pooled[0])])
+    torch.testing.assert_close(model(x, key_mask), model.output(pooled), rtol=0, atol=1e-12)
+
+
+def test_a_classifier_with_extra_tokens_is_saved_and_trained(tmp_path):
+    model = SequenceClassifier(17, 5, replace(SMALL, extra_tokens=2, mechanism=("local(left=1)", "linear"))).eval()
+    x, key_mask = tokens(11, 7, n=11)
+    (grad,) = torch.autograd.grad(model(x, key_mask).sum(), model.encoder.extra)
+    assert (grad != 0).all()
+    model.save(tmp_path)
+    assert torch.equal(SequenceClassifier.load(tmp_path)(x, key_mask), model(x, key_mask))
 
 
 def test_pooling_reads_real_tokens_only():
@@ -126,6 +151,13 @@ def test_names_that_are_unknown_are_refused_before_any_model_is_built(unchecked,
         ClassifierSettings(**options)
 
 
+def test_a_mechanism_that_cannot_have_extra_tokens_is_refused_before_any_model_is_built(monkeypatch):
+    monkeypatch.setattr(MECHANISMS["linear"], "behind", Mechanism.behind)
+    with pytest.raises(ValueError, match="to stand behind extra tokens, got 'linear'"):
+        ClassifierSettings(mechanism=("full", "linear"), extra_tokens=1)
+    ClassifierSettings(mechanism=("full", "linear"))
+
+
 def test_sizes_that_cannot_be_are_refused(unchecked):
     with pytest.raises(ValueError, match="vocabulary_size must be at least 1, got 0"):
         SequenceClassifier(0, 5, SMALL)
@@ -147,6 +179,7 @@ def test_sizes_that_cannot_be_are_refused(unchecked):
         ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"width": 10, "heads": 4}, "width must be a multiple of the 4 heads, got 10"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"extra_tokens": -1}, "extra_tokens must be at least 0, got -1"),
         (
             {"mechanism": ("full",), "layers": 2},
             r"mechanism must be one, or one for each of the 2 layers, got \['full'",

@@ -202,6 +202,20 @@ class Mechanism(ABC):
     ) -> Cost:
         """What a forward pass takes for one example of `n_q` queries and `n_k` keys."""
 
+    def behind(self, tokens: int) -> "Mechanism":
+        """The mechanism in which global tokens, which see all and are seen by all, stand in front of what it was.
+
+        Args:
+            tokens: how many; with 0 it is the mechanism itself.
+
+        Raises:
+            ValueError: a mechanism that cannot have them, as this one unless it says otherwise.
+        """
+        if tokens == 0:
+            return self
+        constraint = "one in which all see all, such as full or linear, or a pattern, to stand behind extra tokens"
+        raise ValueError(must_be("mechanism", constraint, str(self)))
+
     def __repr__(self) -> str:
         """The expression that rebuilds it: its name, and the options that are not the defaults."""
         options = []
@@ -219,10 +233,15 @@ def arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def after_step(model: nn.Module) -> None:
-    """Call `after_step` of every attention layer of a model: once after each optimiser step, in any training loop."""
-    for module in model.modules():
-        if isinstance(module, AttentionLayer):
-            module.after_step()
+    """Call `after_step` of every attention layer of a model: once after each optimiser step, in any training loop.
+
+    A layer that holds layers of its own passes the call on to them itself.
+    """
+    layers = [module for module in model.modules() if isinstance(module, AttentionLayer)]
+    inner = {part for layer in layers for part in layer.modules() if part is not layer}
+    for layer in layers:
+        if layer not in inner:
+            layer.after_step()
 
 
 def _not_streaming(layer: AttentionLayer, method: str) -> str:

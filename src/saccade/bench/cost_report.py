@@ -81,12 +81,13 @@ def costs(
 def heading(found: Costs) -> str:
     """The model, its weights, and what its other parts take, in words."""
     shape, cost = found.shape, next(iter(found.rows.values()))
-    tokens = found.batch * found.lengths[0]
+    tokens = found.batch * (found.lengths[0] + shape.extra_tokens)
     layers = f"{shape.layers} layers" if shape.layers > 1 else "1 layer"
     parts = [f"{layers}, width {shape.width:,}, {shape.heads} heads, hidden {shape.inner:,}"]
     parts += [f"{shape.kv_heads} key heads"] if shape.kv_heads else []
     parts += [f"vocabulary {shape.vocabulary:,}"] if shape.vocabulary else []
     parts += [f"{shape.classes:,} classes"] if shape.classes else []
+    parts += [f"{shape.extra_tokens:,} extra tokens"] if shape.extra_tokens else []
     parts += ["causal"] if found.causal else []
     most = max(each.parameters for each in found.rows.values())
     upto = "" if most == cost.parameters else f" to {human(most)}"

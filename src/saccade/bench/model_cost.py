@@ -38,6 +38,7 @@ class Shape:
         classes: outputs of a linear layer behind it, on one vector a sequence, if there is one.
         norm: `pre` (one more norm at the end) or `post`.
         dropout: whether training drops, which keeps what was dropped.
+        extra_tokens: learned global tokens in front of the sequence.
     """
 
     width: int = 512
@@ -49,6 +50,7 @@ class Shape:
     classes: int | None = None
     norm: str = "pre"
     dropout: bool = False
+    extra_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "layers", "hidden", "kv_heads", "vocabulary", "classes"):
@@ -61,6 +63,8 @@ class Shape:
             raise ValueError(must_be("kv_heads", f"a divisor of the {self.heads} heads", self.kv_heads))
         if self.norm not in NORMS:
             raise ValueError(unknown("norm", self.norm, NORMS))
+        if self.extra_tokens < 0:
+            raise ValueError(must_be("extra_tokens", "at least 0", self.extra_tokens))
 
     @property
     def inner(self) -> int:
@@ -138,6 +142,8 @@ def layer_cost(
 ) -> ModelCost:
     """The cost of one encoder layer: attention with its projections, feed-forward network, two norms.
 
+    Extra tokens go through it as all others do.
+
     Args:
         mechanism: a name, an expression, a spec or a pattern.
         n: positions of each example.
@@ -146,10 +152,14 @@ def layer_cost(
         causal: whether a position sees only itself and earlier ones.
 
     Raises:
-        ValueError: an unknown mechanism, a size below 1, or `causal` with a mechanism that does not claim it.
+        ValueError: an unknown mechanism, a size below 1, `causal` with a mechanism that does not claim it, or extra
+            tokens before one that cannot have them.
     """
     shape = shape or Shape()
-    spec = _checked(mechanism, batch, causal)
+    spec = _checked(mechanism, batch, causal).behind(shape.extra_tokens)
+    if n < 1:
+        raise ValueError(must_be("n", "at least 1", n))
+    n += shape.extra_tokens
     width, inner, tokens = shape.width, shape.inner, batch * n
     found = cost(spec, n, heads=shape.heads, head_dim=width // shape.heads, kv_heads=shape.kv_heads, causal=causal)
     weights, biases, own = _attention_parameters(spec, shape)
@@ -184,7 +194,9 @@ def model_cost(
     layer = layer_cost(mechanism, n, shape, batch=batch, causal=causal)
     width, classes, last_norm = shape.width, shape.classes or 0, shape.norm == "pre"
     head = (width + 1) * classes
-    ends = 2 * width * last_norm + width * (shape.vocabulary or 0) + head
+    ends = 2 * width * last_norm + width * (shape.vocabulary or 0) + width * shape.extra_tokens + head
+    # The last norm keeps all that it was given, but reads only what is no extra token.
+    last_kept = batch * (width * (n + shape.extra_tokens) + 2 * n) * last_norm
     return ModelCost(
         attention=shape.layers * layer.attention,
         computed=shape.layers * layer.computed,
@@ -193,7 +205,7 @@ def model_cost(
         rest=2 * batch * width * classes,
         bytes=shape.layers * layer.bytes + 4 * (head + batch * (width + classes) * (classes > 0)),
         parameters=shape.layers * layer.parameters + ends,
-        kept=shape.layers * layer.kept + 4 * batch * n * (width + 2) * last_norm,
+        kept=shape.layers * layer.kept + 4 * last_kept,
     )
 
 

@@ -52,8 +52,13 @@ def check_path(path: Path, overwrite: bool = False) -> None:
         raise FileNotFoundError(must_be("the picture's folder", "an existing folder", str(path.parent)))
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path, colors: int | None = None) -> None:
     """Write the figure; the file appears whole or not at all.
+
+    Args:
+        figure: what to write.
+        path: where to; it ends in .png or .svg.
+        colors: of a .png: how many different ones are kept, at most 256. Few make a file of a third of the size.
 
     Raises:
         OSError: it could not be written.
@@ -64,7 +69,16 @@ def save(figure: "Figure", path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saccade-") as folder:
         partial = Path(folder) / path.name
         figure.savefig(partial, format=kind, dpi=160, metadata=metadata)
+        if colors is not None:
+            _reduce(partial, colors)
         os.replace(partial, path)
+
+
+def _reduce(path: Path, colors: int) -> None:
+    from PIL import Image  # comes with matplotlib
+
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(colors).save(path, optimize=True)
 
 
 def views_figure(views: Sequence[View]) -> "Figure":

@@ -41,6 +41,7 @@ def cost(
     kv_heads: Annotated[int | None, typer.Option(help="Heads of keys and values: as many as heads.")] = None,
     vocabulary: Annotated[int | None, typer.Option(help="Rows of an embedding in front: none.")] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs of a classifier behind: none.")] = None,
+    extra_tokens: Annotated[int | None, typer.Option(help="Learned global tokens in front: none.")] = None,
     batch: Annotated[int, typer.Option(help="Examples.")] = 1,
     causal: Causal = False,
     recipe: Annotated[
@@ -67,6 +68,7 @@ def cost(
         "kv_heads": kv_heads,
         "vocabulary": vocabulary,
         "classes": classes,
+        "extra_tokens": extra_tokens,
     }
     shape = replace(shape, **{name: value for name, value in given.items() if value is not None})
     specs = read_mechanisms(mechanisms or own, baseline=False)
@@ -101,7 +103,15 @@ def _of_recipe(path: Path | None) -> tuple[Shape, tuple[str, ...]]:
 
     model = load_recipe(path).model
     own = (model.mechanism,) if isinstance(model.mechanism, str) else model.mechanism
-    shape = Shape(model.width, model.heads, model.layers, model.hidden, norm=model.norm, dropout=model.dropout > 0)
+    shape = Shape(
+        model.width,
+        model.heads,
+        model.layers,
+        model.hidden,
+        norm=model.norm,
+        dropout=model.dropout > 0,
+        extra_tokens=model.extra_tokens,
+    )
     return shape, tuple(dict.fromkeys((BASELINE, *own)))
 
 

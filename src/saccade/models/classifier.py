@@ -39,9 +39,10 @@ class ClassifierSettings:
         pooling: `mean` over real tokens, or the `first` of them.
         dropout: share that is dropped of the embedded input and of each sublayer's output.
         max_length: the longest sequence, for positions that are learned.
+        extra_tokens: learned global tokens inside the encoder; pooling does not read them.
 
     Raises:
-        ValueError: a size, share or name that cannot be.
+        ValueError: a size, share or name that cannot be, or extra tokens before a mechanism that cannot have them.
     """
 
     mechanism: str | tuple[str, ...] = "full"
@@ -54,6 +55,7 @@ class ClassifierSettings:
     pooling: Literal["mean", "first"] = "mean"
     dropout: float = 0.1
     max_length: int = 2048
+    extra_tokens: int = 0
 
     def __post_init__(self) -> None:
         # The parts refuse all this too, but are built only after the data is read.
@@ -64,11 +66,13 @@ class ClassifierSettings:
             raise ValueError(must_be("width", f"a multiple of the {self.heads} heads", self.width))
         if not 0 <= self.dropout < 1:
             raise ValueError(must_be("dropout", "at least 0 and below 1", self.dropout))
+        if self.extra_tokens < 0:
+            raise ValueError(must_be("extra_tokens", "at least 0", self.extra_tokens))
         if not isinstance(self.mechanism, str) and len(self.mechanism) != self.layers:
             constraint = f"one, or one for each of the {self.layers} layers"
             raise ValueError(must_be("mechanism", constraint, list(self.mechanism)))
         for mechanism in (self.mechanism,) if isinstance(self.mechanism, str) else self.mechanism:
-            to_mechanism(mechanism)
+            to_mechanism(mechanism).behind(self.extra_tokens)
         if self.position not in POSITIONS:
             raise ValueError(unknown("position", self.position, POSITIONS))
         if self.pooling not in POOLINGS:
@@ -105,6 +109,7 @@ class SequenceClassifier(nn.Module):
             settings.mechanism,
             settings.norm,
             settings.dropout,
+            extra_tokens=settings.extra_tokens,
         )
         self.output = nn.Linear(settings.width, classes)
 

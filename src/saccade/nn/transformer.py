@@ -2,14 +2,20 @@
 
 `norm="post"` is the paper's: normalise after each residual sum. `norm="pre"` normalises before each sublayer and
 once at the end (Xiong et al. 2020), and trains without a long warm-up.
+
+Extra tokens are learned vectors in front of the sequence that every token sees and that see every token, so that
+attention which looks at little can pass on what it saw far away (ETC, Ainslie et al. 2020; Big Bird's ETC variant,
+Zaheer et al. 2020). ETC's relative positions and its own projections for them are left out.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import torch
 from torch import nn
+from torch.nn.functional import pad
 
-from saccade.attention import Mechanism
+from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
 from saccade.attention.mechanism import AttentionLayer
 from saccade.attention.patterns import Pattern
@@ -77,9 +83,16 @@ class Encoder(nn.Module):
         norm: `"pre"` or `"post"`.
         dropout: share of each sublayer's output that is dropped in training, as in the paper.
         activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
+        extra_tokens: learned global tokens that stand in front of the sequence inside the encoder. Through them packed
+            sequences hear of each other.
+
+    Attributes:
+        mechanisms: the mechanism of each layer, as chosen. Within the layer it stands behind the extra tokens.
+        extra: the learned vectors `[extra_tokens c]`, `None` without any. They have no position.
 
     Raises:
-        ValueError: a size, name or share that cannot be, or another number of mechanisms than layers.
+        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, or extra tokens
+            before a mechanism that cannot have them.
     """
 
     def __init__(
@@ -92,6 +105,7 @@ class Encoder(nn.Module):
         norm: Literal["pre", "post"] = "pre",
         dropout: float = 0.0,
         activation: Literal["gelu", "relu"] = "gelu",
+        extra_tokens: int = 0,
     ) -> None:
         super().__init__()
         hidden = 4 * width if hidden is None else hidden
@@ -104,14 +118,19 @@ class Encoder(nn.Module):
             raise ValueError(unknown("activation", activation, ACTIVATIONS))
         if not 0 <= dropout < 1:
             raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
-        self.width = width
+        if extra_tokens < 0:
+            raise ValueError(must_be("extra_tokens", "at least 0", extra_tokens))
+        self.width, self.extra_tokens = width, extra_tokens
+        self.mechanisms = tuple(map(to_mechanism, _one_a_layer(mechanism, layers)))
         self.layers = nn.ModuleList(
-            EncoderLayer(width, heads, hidden, each, norm, dropout, activation, layer)
-            for layer, each in enumerate(_one_a_layer(mechanism, layers))
+            EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
+            for layer, each in enumerate(self.mechanisms)
         )
         _share(layer.attention for layer in self.layers)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+        # As large as embedded tokens, among which they stand. Drawn last: the other weights are as without them.
+        self.extra = nn.Parameter(torch.randn(extra_tokens, width)) if extra_tokens else None
 
     def forward(
         self,
@@ -127,7 +146,8 @@ class Encoder(nn.Module):
             key_mask: True for real tokens. What stands at the others matters to no output at a real token and
                 to no gradient.
             causal: whether a position sees only itself and earlier ones.
-            record: collects what it asks for from each layer, such as their `weights`.
+            record: collects what it asks for from each layer, such as their `weights`. Extra tokens come first in
+                them: `[b h extra+n extra+n]`.
 
         Raises:
             ValueError: another width, or `causal` with a mechanism that does not claim it.
@@ -137,9 +157,18 @@ class Encoder(nn.Module):
         if key_mask is not None:
             validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
             x = x.masked_fill(~key_mask[..., None], 0)
+        x, key_mask = self._behind_extra(x, key_mask)
         for layer in self.layers:
             x = layer(x, key_mask, causal, record)
-        return self.norm(x)
+        return self.norm(x[:, self.extra_tokens :])
+
+    def _behind_extra(self, x: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The extra tokens and the sequence; they are real in every example, also in one that is all padding."""
+        if self.extra is None:
+            return x, key_mask
+        extra = self.extra.to(x.dtype).expand(len(x), -1, -1)
+        key_mask = None if key_mask is None else pad(key_mask, (self.extra_tokens, 0), value=True)
+        return torch.cat([extra, x], dim=1), key_mask
 
 
 def _share(layers: Iterable[MultiHeadAttention]) -> None:

@@ -11,6 +11,7 @@ from saccade.attention import MECHANISMS, to_mechanism
 from saccade.attention.record import Record
 from saccade.bench.evidence.gather import RunEvidence, evenly, look_into, record_weights, weigh
 from saccade.bench.evidence.report import advice, conclusion, facts, percent, promising, to_dict
+from saccade.bench.evidence.show_run import show_run
 from saccade.data import DataSettings
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.tasks.classification import Recipe, load, train
@@ -78,6 +79,30 @@ def test_any_mechanism_can_be_looked_into(name):
     if name == "linear":
         # A product of queries and keys of 4 dims each.
         assert (found.spectra.rank <= 4).all()
+
+
+def test_extra_tokens_are_cut_off_and_told(tmp_path):
+    """With the tokens written out by hand: the rows and columns of the sequence alone are weighed."""
+    recipe = replace(RECIPE, model=replace(MODEL, mechanism="local(left=2)", extra_tokens=4))
+    train(recipe, tmp_path / "run", quiet=True)
+    found = look_into(tmp_path / "run", examples=1)
+    model, split = load(tmp_path / "run")
+    record = Record("weights")
+    with torch.no_grad():
+        model(split.sequences[0][None].long(), record=record)
+    n = len(split.sequences[0])
+    assert [tuple(each.shape) for each in record["weights"]] == [(1, 3, 4 + n, 4 + n)] * 2
+    whole = torch.cat(record["weights"])
+    torch.testing.assert_close(found.means.mean, whole[:, :, 4:, 4:])
+    at = torch.arange(n)
+    assert torch.equal(found.means.mean[0, 0] > 0, (at[:, None] - at).abs() <= 2)
+    assert found.visited == to_mechanism("local(left=2)").cost(n, n, heads=1, head_dim=1).pairs / n**2
+    assert "of local(left=2) (" in facts(found)
+    assert "of the pairs; 4 extra tokens left out)" in facts(found)
+    assert to_dict(found)["extra_tokens"] == 4
+    assert all(each.pairs < found.visited for each in [promising(found)] if each)
+    show_run(tmp_path / "run", out=tmp_path / "a.png", reading={"examples": 2})
+    show_run(tmp_path / "run", reading={"examples": 2})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Three questions, each with a file of its own: where do the heads look (`mean_weights`), how much of that would each
 pattern keep (`kept_weight`), and are the weights low rank (`spectra`)? The weights are those of any mechanism, recorded
-while the model reads examples one at a time, so that there is no padding among them.
+while the model reads examples one at a time, so that there is no padding among them. Extra tokens of the model are cut
+off: what is asked is where the tokens of the sequence look among themselves.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from saccade.bench.evidence.mean_weights import MeanWeights
 from saccade.bench.evidence.spectra import Spectra
 from saccade.bench.show import LONGEST
 from saccade.errors import must_be
-from saccade.nn import MultiHeadAttention
+from saccade.nn import Encoder
 from saccade.shapes import Float, Int, Tensor
 from saccade.tasks import TASKS, recipe_of
 from saccade.training.process import process_state
@@ -56,15 +57,17 @@ class RunEvidence(Evidence):
         run: the folder.
         split: where the examples are from.
         mechanisms: what the model attends with, one a layer.
+        extra_tokens: how many global tokens stand in front of the sequence, besides what is seen here.
     """
 
     run: Path
     split: str
     mechanisms: tuple[Mechanism, ...]
+    extra_tokens: int = 0
 
     @property
     def visited(self) -> float:
-        """The share of pairs that the model itself visits; all, where its mechanism never forms a pair."""
+        """The share of pairs of the sequence that the model visits; all, where its mechanism never forms a pair."""
         n = max(self.lengths)
         pairs = [spec.cost(n, n, heads=1, head_dim=1).pairs or n * n for spec in self.mechanisms]
         return sum(pairs) / (len(pairs) * n * n)
@@ -103,8 +106,10 @@ def look_into(
     sequences = [each[:length] for each in evenly(data.sequences, examples)]
     found = weigh(record_weights(model, sequences), specs, [len(each) for each in sequences], on_example)
     kept = [each for each in found.kept if mechanisms or each.pairs <= MOST_PAIRS]
-    own = tuple(module.mechanism for module in model.modules() if isinstance(module, MultiHeadAttention))
-    return RunEvidence(found.lengths, found.means, kept, found.spectra, run, split, own)
+    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
+    own = tuple(spec for encoder in encoders for spec in encoder.mechanisms)
+    extra = max(encoder.extra_tokens for encoder in encoders)
+    return RunEvidence(found.lengths, found.means, kept, found.spectra, run, split, own, extra)
 
 
 def evenly(sequences: Sequence[Tensor], count: int) -> list[Tensor]:
@@ -114,7 +119,7 @@ def evenly(sequences: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def record_weights(model: nn.Module, sequences: Iterable[Int[Tensor, " _"]]) -> Iterator[Float[Tensor, "layers h _ _"]]:
-    """The weights with which a model reads each sequence, on the CPU.
+    """The weights with which a model reads each sequence, on the CPU, without those of tokens put in front of it.
 
     Args:
         model: it takes tokens `[1 n]` and `record=`.
@@ -122,10 +127,11 @@ def record_weights(model: nn.Module, sequences: Iterable[Int[Tensor, " _"]]) -> 
     """
     device = next(model.parameters()).device
     for sequence in sequences:
+        n = len(sequence)
         record = Record("weights")
         with torch.inference_mode():
             model(sequence[None].long().to(device), record=record)
-            yield torch.stack([weights[0].float().cpu() for weights in record["weights"]])
+            yield torch.stack([weights[0, :, -n:, -n:].float().cpu() for weights in record["weights"]])
 
 
 def weigh(

@@ -30,8 +30,9 @@ def facts(evidence: RunEvidence) -> str:
     tokens = f"{long:,}" if short == long else f"{short:,} to {long:,}"
     attends = ", ".join(dict.fromkeys(map(str, evidence.mechanisms)))
     model = f"{_count(layers, 'layer')} of {_count(heads, 'head')} of {attends}"
+    extra = f"; {_count(evidence.extra_tokens, 'extra token')} left out" if evidence.extra_tokens else ""
     read = f"{_count(len(evidence.lengths), 'example')} of the {evidence.split} split, {tokens} tokens each"
-    return f"{evidence.run}: {model} ({percent(evidence.visited)} of the pairs)\nread {read}"
+    return f"{evidence.run}: {model} ({percent(evidence.visited)} of the pairs{extra})\nread {read}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -111,6 +112,7 @@ def to_dict(evidence: RunEvidence) -> dict[str, Any]:
     return {
         "run": str(evidence.run),
         "mechanisms": [str(each) for each in evidence.mechanisms],
+        "extra_tokens": evidence.extra_tokens,
         "split": evidence.split,
         "lengths": list(evidence.lengths),
         "patterns": [_kept_dict(each) for each in evidence.kept],

@@ -1,0 +1,131 @@
+"""The weights of a mechanism on a real input, beside those of full attention on the same queries and keys.
+
+A weight is drawn as its share of all that its query gives, signs aside.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from saccade.attention import AttentionLayer, Mechanism
+from saccade.attention.mechanism import arguments
+from saccade.attention.weights import implied_weights
+from saccade.bench.pages.passage import HEADS, Passage
+from saccade.bench.plots import new_figure
+from saccade.bench.shades import INK, PAPER, cells, pooled
+from saccade.shapes import Float, Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+SIDE, CELLS = 3.2, 128
+"""Inches of a square, and cells across it: four dots for each at 160 dots an inch."""
+
+FULL_INK, LEVELS = 10, 16
+"""How many times an equal share of the weight is darkest; and how many shades are told apart."""
+
+NEGATIVE = (194, 65, 12)
+
+
+def weights_on(spec: Mechanism, passage: Passage, seed: int = 0) -> Float[Tensor, "h n n"]:
+    """The weights of a mechanism on a passage. Parameters of its own are as they start out, drawn from the seed."""
+    inputs = {name: passage.inputs[name] for name in spec.inputs}
+    heads, dims = passage.inputs["q"].shape[1], (passage.inputs["q"].shape[3], passage.inputs["v"].shape[3])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        layer = spec.build(heads, dims[0], value_dim=dims[1], layer=1).eval()
+        found = _sizes(layer, inputs) if mixes_values(spec) else implied_weights(layer, inputs)[0]
+        return found / found.abs().sum(-1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+
+
+def mixes_values(spec: Mechanism) -> bool:
+    """Whether numbers within a value get mixed, so that its weight is a matrix: other than their order changes."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        layer = spec.build(HEADS, 2).eval()
+        inputs = {name: torch.randn(1, HEADS, 8, 2) for name in spec.inputs}
+        out, turned = (layer(**arguments({**inputs, "v": v})) for v in (inputs["v"], inputs["v"].flip(3)))
+        return not torch.allclose(out.flip(3), turned, atol=1e-4)
+
+
+def _sizes(layer: AttentionLayer, inputs: Mapping[str, Tensor]) -> Float[Tensor, "h n n"]:
+    """How large the matrix is that each value goes through to each query: the root of its mean square row.
+
+    One example for each key, in which only that key has a value; one call for each number of it.
+    """
+    _, heads, n, dim = inputs["v"].shape
+    many = {name: each.expand(n, -1, -1, -1) for name, each in inputs.items()}
+    squares = torch.zeros(heads, n, n)
+    for number in range(dim):
+        only = torch.zeros(n, 1, n, dim)
+        only[torch.arange(n), 0, torch.arange(n), number] = 1
+        out = layer(**arguments({**many, "v": only.expand(-1, heads, -1, -1)}))
+        squares += out.square().sum(-1).permute(1, 2, 0)
+    return (squares / dim).sqrt()
+
+
+def weights_figure(spec: Mechanism, passage: Passage) -> "Figure":
+    """Two heads, one below the other: full attention on the left, the mechanism on the right; full attention alone
+    has its two heads side by side.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    whole, heads = passage.weights, passage.heads
+    if spec.name == "full":
+        squares = [[(f"full, head {head}", whole[head]) for head in heads]]
+    else:
+        own = weights_on(spec, passage)
+        squares = [[(f"full, head {head}", whole[head]), (_title(own[head], whole[head]), own[head])] for head in heads]
+    figure = new_figure(2 * SIDE + 0.7, (SIDE + 0.5) * len(squares) + 0.3)
+    axes = figure.subplots(len(squares), 2, squeeze=False)
+    for row, drawn in zip(axes, squares, strict=True):
+        for axis, (title, weights) in zip(row, drawn, strict=True):
+            _draw(axis, title, weights)
+    figure.suptitle(str(spec), fontsize=11, fontweight="bold", x=0.02, ha="left")
+    return figure
+
+
+def overlap(one: Float[Tensor, "q k"], other: Float[Tensor, "q k"]) -> float:
+    """The share of the weight that both put on the same keys: the mean over queries of the sum of the smaller ones."""
+    return torch.minimum(one, other).clamp(min=0).sum(-1).mean().item()
+
+
+def _title(own: Float[Tensor, "n n"], whole: Float[Tensor, "n n"]) -> str:
+    pairs = (own != 0).double().mean().item()
+    return f"{pairs:.0%} of the pairs, overlap with full {overlap(own, whole):.0%}"
+
+
+def _draw(axis: "Axes", title: str, weights: Float[Tensor, "n n"]) -> None:
+    n = len(weights)
+    axis.imshow(shade(weights).numpy(), cmap=_colors(), vmin=-1, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
+    axis.set_title(title, fontsize=8.5, loc="left", pad=4)
+    axis.set_xlabel("keys", fontsize=8, labelpad=-6)
+    axis.set_ylabel("queries", fontsize=8, labelpad=-10)
+    axis.set_xticks([0, n])
+    axis.set_yticks([0, n])
+    axis.tick_params(labelsize=7, length=2, colors="#666666")
+    for spine in axis.spines.values():
+        spine.set_color("#c8d0da")
+
+
+def shade(weights: Float[Tensor, "n n"]) -> Float[Tensor, "m m"]:
+    """From -1 to 1: the root of the mean weight of each cell, so that small ones are seen, in few levels.
+
+    NaN where there is no weight at all. The scale is the same for all: full ink is `FULL_INK` times an equal share.
+    """
+    side = cells(len(weights), CELLS)
+    mean = pooled(weights, side, side) * len(weights) / FULL_INK
+    level = mean.sign() * mean.abs().clamp(max=1).sqrt()
+    return ((level * LEVELS).round() / LEVELS).masked_fill(pooled(weights.abs(), side, side) == 0, torch.nan)
+
+
+def _colors() -> "Colormap":
+    """From orange for negative weights over paper to ink; white where there are none."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = [tuple(part / 255 for part in color) for color in (NEGATIVE, PAPER, INK)]
+    return LinearSegmentedColormap.from_list("signed", shades, N=2 * LEVELS + 1).with_extremes(bad="white")

@@ -1,0 +1,130 @@
+import numpy
+import pytest
+import torch
+
+from saccade.attention import MECHANISMS, to_mechanism
+from saccade.attention.weights import implied_weights
+from saccade.bench.pages import picture
+from saccade.bench.pages.passage import Passage, read
+from saccade.bench.pages.picture import (
+    CELLS,
+    FULL_INK,
+    LEVELS,
+    mixes_values,
+    overlap,
+    shade,
+    weights_figure,
+    weights_on,
+)
+from saccade.models import ClassifierSettings, SequenceClassifier
+
+N, H, D = 20, 4, 3
+
+
+@pytest.fixture
+def passage():
+    inputs = {name: torch.randn(1, H, N, D) for name in "qkv"}
+    return Passage(inputs, implied_weights(to_mechanism("full").build(H, D), inputs)[0])
+
+
+def test_what_is_read_are_the_inputs_of_the_last_layer():
+    model = SequenceClassifier(257, 3, ClassifierSettings(width=12, heads=H, layers=2, hidden=7)).train()
+    tokens = torch.randint(257, (N,), dtype=torch.int16)
+    found = read(model, tokens)
+    x = model.position.on_input(model.embedding(tokens[None].long()))
+    x = model.encoder.layers[0](x)
+    last = model.encoder.layers[1]
+    for name, given in found.inputs.items():
+        wanted = last.attention.projections[name](last.attention_norm(x)).unflatten(2, (H, D)).transpose(1, 2)
+        torch.testing.assert_close(given, wanted)
+    q, k = found.inputs["q"], found.inputs["k"]
+    torch.testing.assert_close(found.weights, (q @ k.mT / D**0.5).softmax(-1)[0])
+    read(model, tokens)
+
+
+def test_of_each_half_the_most_concentrated_head_is_shown():
+    weights = torch.full((6, N, N), 1 / N)
+    weights[1] = torch.eye(N)
+    weights[5] = (torch.eye(N) + torch.eye(N).roll(1, 0)) / 2
+    assert Passage({"q": torch.zeros(1, 6, N, D)}, weights).heads == (1, 5)
+
+
+def test_weights_are_those_of_the_mechanism_and_the_same_each_time(passage):
+    q, k = (passage.inputs[name][0] for name in "qk")
+    window = (torch.arange(N)[:, None] - torch.arange(N)).abs() <= 2
+    wanted = (q @ k.mT / D**0.5).masked_fill(~window, -torch.inf).softmax(-1)
+    torch.testing.assert_close(weights_on(to_mechanism("local(left=2)"), passage), wanted)
+    before = torch.random.get_rng_state()
+    random = to_mechanism("big_bird(block=2, random_blocks=1)")
+    assert torch.equal(weights_on(random, passage), weights_on(random, passage))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Mixing(MECHANISMS["full"]):
+    """Full attention to half of the values, in which numbers change places and one is lost."""
+
+    name = "mixing"
+    matrix = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+    def build(self, heads, head_dim, kv_heads=None, value_dim=None, layer=0):
+        built = super().build(heads, head_dim, kv_heads, value_dim, layer)
+        size = value_dim or head_dim
+        built.register_forward_hook(lambda layer, args, out: out @ self.matrix[-size:, -size:].T)
+        return built
+
+
+def test_where_values_are_mixed_a_weight_is_the_size_of_a_matrix(passage):
+    assert mixes_values(Mixing())
+    assert not any(mixes_values(to_mechanism(name)) for name in ("full", "local", "linear", "big_bird"))
+    found = weights_on(Mixing(), passage)
+    # One matrix for all: its size cancels in the shares, and the softmax is left.
+    torch.testing.assert_close(found, passage.weights)
+    layer = Mixing().build(H, D)
+    sizes = picture._sizes(layer, passage.inputs)
+    torch.testing.assert_close(sizes, passage.weights * (5 / 3) ** 0.5)
+
+
+def test_signs_stay_and_shares_are_of_all_sizes(passage):
+    class Negated(MECHANISMS["full"]):
+        name = "negated"
+
+        def build(self, *sizes, **options):
+            built = super().build(*sizes, **options)
+            built.register_forward_hook(lambda layer, args, out: -4 * out)
+            return built
+
+    torch.testing.assert_close(weights_on(Negated(), passage), -passage.weights)
+
+
+def test_overlap_is_what_both_agree_on():
+    one, other = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.2, 0.2, 0.6]])
+    assert overlap(one, other) == pytest.approx(0.4)
+    assert overlap(one, one) == 1
+    assert overlap(one, torch.tensor([[-1.0, 1.0, 1.0]])) == pytest.approx(0.5)
+
+
+def test_shades_have_one_scale_and_show_signs():
+    n = CELLS
+    weights = torch.zeros(n, n)
+    weights[0, :4] = torch.tensor([FULL_INK, 2 * FULL_INK, FULL_INK / 4, -FULL_INK / 4]) / n
+    found = shade(weights)
+    assert found[0, :4].tolist() == [1, 1, 0.5, -0.5]
+    assert found[0, 4:].isnan().all()
+    assert ((shade(torch.rand(n, n) / n) * LEVELS) % 1 == 0).all()
+    assert shade(torch.rand(2 * n, 2 * n)).shape == (n, n)
+
+
+def test_the_figure_has_full_attention_on_the_left(passage):
+    figure = weights_figure(to_mechanism("local(left=2)"), passage)
+    assert figure.get_suptitle() == "local(left=2)"
+    drawn = [axis.images[0].get_array() for axis in figure.axes]
+    assert len(drawn) == 4
+    first, second = passage.heads
+    own = weights_on(to_mechanism("local(left=2)"), passage)
+    wanted = passage.weights[first], own[first], passage.weights[second], own[second]
+    for image, weights in zip(drawn, wanted, strict=True):
+        assert numpy.array_equal(numpy.ma.filled(image, numpy.nan), shade(weights).numpy(), equal_nan=True)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles[0] == f"full, head {first}"
+    assert titles[1].startswith("24% of the pairs, overlap with full ")
+    assert len(weights_figure(to_mechanism("full"), passage).axes) == 2
