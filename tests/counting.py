@@ -18,8 +18,14 @@ def counted_flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def _of_shapes(q: torch.Size, k: torch.Size, v: torch.Size, *_: object, **__: object) -> int:
-    return sdpa_flop_count(q, k, v)
+def _of_shapes(
+    q: torch.Size, k: torch.Size, v: torch.Size, _: float = 0.0, is_causal: bool = False, **__: object
+) -> int:
+    every = sdpa_flop_count(q, k, v)
+    if not is_causal:
+        return every
+    pairs = sum(min(row + 1, k[2]) for row in range(q[2]))  # the kernel skips what lies above the diagonal
+    return every // (q[2] * k[2]) * pairs
 
 
 def _of_product(_: torch.Size, a: torch.Size, b: torch.Size, **__: object) -> int:

@@ -19,6 +19,10 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "linear": MECHANISMS["linear"](),
+    "linformer": MECHANISMS["linformer"](rank=4, max_length=150),
+    "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),
+    "compressed": MECHANISMS["compressed"](),
+    "compressed_mixed": MECHANISMS["compressed"](stride=2, kernel=4, groups=1, null=False),
 }
 PATTERNS = {
     "full": Full(),

@@ -23,6 +23,8 @@ SPECS = {
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "nothing_at_first": MECHANISMS["sparse"](Random(2, block=8, causal=True)),
     "early_only": MECHANISMS["sparse"](Global(3, rows=False)),
+    "compressed": MECHANISMS["compressed"](),
+    "compressed_mixed": MECHANISMS["compressed"](stride=2, kernel=5, groups=1, null=False),
 }
 SIZES = {"linear": "O(1)"} | dict.fromkeys(
     ("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)"
@@ -31,6 +33,9 @@ SIZES = {"linear": "O(1)"} | dict.fromkeys(
 
 LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows": 2 + 9 + 1, "longformer": 2 + 3 + 1}
 """Tokens that a window keeps: its sinks, those to the left, and the token itself."""
+
+GROUPS = {"compressed": (3, 3), "compressed_mixed": (2, 5)}
+"""Stride and kernel of those that keep a token for each group."""
 
 PATTERNS_KEPT = {
     Full(): (0, None),
@@ -43,6 +48,15 @@ PATTERNS_KEPT = {
     Local(3) | Full(): (0, None),
 }
 """Patterns, and the first and last tokens that their causal forms show; `None` is all."""
+
+
+def tokens_kept(name, n):
+    """How many of `n` tokens a state holds, or tokens that stand for a group."""
+    if name in GROUPS:
+        stride, kernel = GROUPS[name]
+        finished = len(range(kernel - 1, n, stride))
+        return finished + n - finished * stride
+    return min(n, LIMITS.get(name, n))
 
 
 def build(name):

@@ -19,6 +19,8 @@ SMALL = {
     "longformer": {"window": 8},
     "big_bird": {"block": 8, "random_blocks": 2},
     "linear": {},
+    "linformer": {"rank": 6, "max_length": 2200},
+    "compressed": {"stride": 4, "kernel": 5},
 }
 """Options small enough that a short input shows the mechanism at work; the defaults are tried as well."""
 
@@ -168,13 +170,16 @@ def test_claim_state_size(spec):
     assert {
         "O(1)": sizes[0] == sizes[1] == sizes[500] == sizes[1000],
         "O(window)": sizes[1] < sizes[500] == sizes[1000] < 500 * sizes[1],
-        "O(n)": sizes[1000] == 2 * sizes[500] == 1000 * sizes[1],
+        # Up to the tokens of a group that is not finished.
+        "O(n)": abs(sizes[1000] - 2 * sizes[500]) <= 8 * sizes[1] and 100 * sizes[1] < sizes[1000] <= 1000 * sizes[1],
     }[spec.claims.state_size]
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
 def test_hidden_keys_leave_no_trace_in_any_parameter_or_input(spec, causal):
+    if causal and not spec.claims.causal:
+        pytest.skip("not claimed")
     n, real = 70, 41
     mask = torch.arange(n)[None].expand(2, n) < real
     q, k, v = inputs(n, n, 7)

@@ -25,7 +25,7 @@ def test_weights_times_values_are_the_output(name, causal, keys):
     weights = implied_weights(layer, given, **options)
     assert weights.shape == (B, H, keys, keys)
     values = given["v"].repeat_interleave(H // G, dim=1)
-    torch.testing.assert_close(weights @ values, layer(**given, **options), rtol=0, atol=1e-10)
+    torch.testing.assert_close(weights @ values, layer.for_weights()(**given, **options), rtol=0, atol=1e-10)
     assert (weights[1, :, :, ~key_mask[1]] == 0).all()
     if spec.claims.normalised:
         # A real query sees itself at least; one behind the mask may see nothing.

@@ -20,6 +20,8 @@ def test_what_is_right_has_no_error(mechanism, causal, all_rows, block, monkeypa
     monkeypatch.setattr(accuracy, "ALL_ROWS", all_rows)
     monkeypatch.setattr(accuracy, "BLOCK", block)
     spec, layer, inputs = built(mechanism, 601)
+    if causal and not spec.claims.causal:
+        pytest.skip("not claimed")
     error, against = output_error(spec, layer, inputs, layer(**inputs, causal=causal), causal)
     assert error < 1e-13
     assert against == (DEFINITION if spec.claims.exact else ITSELF)

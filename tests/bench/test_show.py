@@ -68,6 +68,9 @@ def test_the_gallery_has_every_mechanism_once():
     views = gallery(16)
     assert [view.mechanism.name for view in views] == list(MECHANISMS)
     assert len({view.title for view in views}) == len(MECHANISMS)
+    causal = [name for name in MECHANISMS if MECHANISMS[name]().claims.causal]
+    assert "linformer" not in causal
+    assert [view.mechanism.name for view in gallery(16, causal=True)] == causal
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,29 @@ def test_preparing_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+LAYERS = {
+    "t_dmca": ("local(left=3)", "compressed", "local(left=3)", "compressed(stride=2, groups=1)", "local(left=3)"),
+    "shared": ("linformer(rank=3, max_length=19, sharing='layerwise')", "full")
+    + ("linformer(rank=3, max_length=19, sharing='layerwise')",) * 2,
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_a_mechanism_for_each_layer_is_trained_saved_and_resumed(tmp_path, layers):
+    recipe = replace(RECIPE, model=replace(MODEL, mechanism=layers, layers=len(layers)))
+    whole = train(recipe, tmp_path / "whole", quiet=True)
+    assert recipe_of(tmp_path / "whole") == recipe
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", on_step=interrupt_at(6), quiet=True)
+    assert {**resume(tmp_path / "run", quiet=True), "steps_per_second": 0} == {**whole, "steps_per_second": 0}
+    models = [SequenceClassifier.load(tmp_path / name) for name in ("whole", "run")]
+    assert equal(*models)
+    attention = [layer.attention.layer for layer in models[0].encoder.layers]
+    if layers == LAYERS["shared"]:
+        assert all(attention[i].matrices()[0] is attention[0].E for i in (2, 3))
+    assert evaluate(tmp_path / "run")["loss"] == whole["loss"]
+
+
 def test_several_mechanisms_train_on_data_that_is_loaded_once():
     data = prepare(RECIPE).data
     for mechanism in ("full", "big_bird", "linear"):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_the_options_of_the_recipes_are_read_by_their_sources():
     assert load_recipe(RECIPES[-1]).data.source == "stdlib"
 
 
+def test_the_layers_of_t_dmca_alternate_and_can_be_set():
+    path = next(path for path in RECIPES if path.stem == "t-dmca")
+    local, compressed = "local(left=128)", "compressed(stride=3)"
+    assert load_recipe(path).model.mechanism == (local, compressed, local, compressed, local)
+    chosen = ["model.layers=2", 'model.mechanism=["full", "compressed(stride=4, null=False)"]']
+    assert load_recipe(path, chosen).model.mechanism == ("full", "compressed(stride=4, null=False)")
+
+
 def test_no_file_means_the_defaults():
     assert load_recipe(None) == Recipe()
     assert load_recipe(None, ["data.length=64"]) == Recipe(data=DataSettings(length=64))
@@ -43,10 +52,16 @@ def test_mistakes_are_refused_with_the_key_and_the_nearest_name(tmp_path):
     for override, message in [
         ("model.widht=3", "key must be one of .*got 'model.widht' .*did you mean 'model.width'"),
         ("model.mechanism=big_brid", r"model\.mechanism must be one of .*did you mean 'big_bird'"),
+        (
+            'model.mechanism=["local"]',
+            r"model\.mechanism must be one, or one for each of the 2 layers, got \['local'\]",
+        ),
+        ('model.mechanism=["full", "locl"]', r"model\.mechanism must be one of .*got 'locl' .*did you mean 'local'"),
+        ('model.mechanism=["full", 3]', r"model\.mechanism must be text or a list, each item text, got \['full', 3\]"),
         ("training.precision=fp8", r"training\.precision must be one of bf16, fp32, got 'fp8'"),
         ("training.steps=0", r"training\.steps must be at least 1, got 0"),
         ("data.length=0", r"data\.length must be at least 1, got 0"),
         ("task=tagging", "task must be one of classification, got 'tagging'"),
     ]:
-        with pytest.raises(ValueError, match=f"^--set {override}: {message}"):
+        with pytest.raises(ValueError, match=f"^--set {re.escape(override)}: {message}"):
             load_recipe(None, [override])

@@ -79,6 +79,23 @@ class AttentionLayer(nn.Module, ABC):
         training it may note what this method needs.
         """
 
+    def share_with(self, first: "AttentionLayer") -> None:
+        """Use what `first` has instead of having the same, where the mechanism shares something between layers.
+
+        An encoder calls it on every layer but the first of each spec. Most mechanisms share nothing.
+
+        Args:
+            first: the first layer of the same model and spec; it is left as it is.
+        """
+        return
+
+    def for_weights(self) -> "AttentionLayer":
+        """The layer that returns the weights of this one where the identity stands in the place of values: itself.
+
+        A layer that mixes the channels of a value, and not only positions, gives one that does not.
+        """
+        return self
+
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Any:

@@ -26,5 +26,6 @@ def implied_weights(layer: AttentionLayer, inputs: Mapping[str, Tensor], **optio
     batch, heads, keys, dim = inputs["v"].shape
     identity = torch.eye(keys, -(-keys // dim) * dim, dtype=inputs["v"].dtype, device=inputs["v"].device)
     slices = [part.expand(batch, heads, -1, -1) for part in identity.split(dim, dim=1)]
+    layer = layer.for_weights()
     calls = (arguments({**inputs, "v": v}) for v in slices)
     return torch.cat([layer(**call, **options) for call in calls], dim=-1)[..., :keys]

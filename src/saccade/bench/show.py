@@ -105,9 +105,11 @@ def look(
 def gallery(length: int | None = None, *, causal: bool = False, heads: int = 1, seed: int = 0) -> list[View]:
     """A view of every mechanism of THE LIST with its default options, each at its own telling length if none is given.
 
-    Arguments and errors as in `look`.
+    With `causal`, of those that can be causal. Arguments and errors as in `look`.
     """
-    return [look(GALLERY.get(name, name), length, causal=causal, heads=heads, seed=seed) for name in MECHANISMS]
+    specs = [to_mechanism(GALLERY.get(name, name)) for name in MECHANISMS]
+    shown = [spec for spec in specs if spec.claims.causal or not causal]
+    return [look(spec, length, causal=causal, heads=heads, seed=seed) for spec in shown]
 
 
 def telling_length(spec: Mechanism, *, causal: bool = False) -> int:

@@ -8,7 +8,7 @@ attention which looks at little can pass on what it saw far away (ETC, Ainslie e
 Zaheer et al. 2020). ETC's relative positions and its own projections for them are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
+from saccade.attention.mechanism import AttentionLayer
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown
@@ -125,6 +126,7 @@ class Encoder(nn.Module):
             EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
             for layer, each in enumerate(self.mechanisms)
         )
+        _share(layer.attention for layer in self.layers)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
         # As large as embedded tokens, among which they stand. Drawn last: the other weights are as without them.
@@ -167,6 +169,15 @@ class Encoder(nn.Module):
         extra = self.extra.to(x.dtype).expand(len(x), -1, -1)
         key_mask = None if key_mask is None else pad(key_mask, (self.extra_tokens, 0), value=True)
         return torch.cat([extra, x], dim=1), key_mask
+
+
+def _share(layers: Iterable[MultiHeadAttention]) -> None:
+    """Let layers of the same spec share what it says they share: with the first of them."""
+    firsts: dict[Mechanism, AttentionLayer] = {}
+    for attention in layers:
+        first = firsts.setdefault(attention.mechanism, attention.layer)
+        if first is not attention.layer:
+            attention.layer.share_with(first)
 
 
 def _one_a_layer(

@@ -5,8 +5,10 @@ To add a mechanism, write one file beside these and add one line here.
 
 from saccade.attention.expressions import read
 from saccade.attention.mechanism import Mechanism
+from saccade.attention.mechanisms.compressed import CompressedAttention
 from saccade.attention.mechanisms.full import FullAttention
 from saccade.attention.mechanisms.linear import LinearAttention
+from saccade.attention.mechanisms.linformer import LinformerAttention
 from saccade.attention.mechanisms.sparse import (
     BigBirdAttention,
     LocalAttention,
@@ -27,6 +29,8 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "longformer": LongformerAttention,
     "big_bird": BigBirdAttention,
     "linear": LinearAttention,
+    "linformer": LinformerAttention,
+    "compressed": CompressedAttention,
 }
 
 
