@@ -122,11 +122,12 @@ class Encoder(nn.Module):
             raise ValueError(must_be("extra_tokens", "at least 0", extra_tokens))
         self.width, self.extra_tokens = width, extra_tokens
         self.mechanisms = tuple(map(to_mechanism, _one_a_layer(mechanism, layers)))
-        self.layers = nn.ModuleList(
+        blocks = [
             EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
             for layer, each in enumerate(self.mechanisms)
-        )
-        _share(layer.attention for layer in self.layers)
+        ]
+        _share(block.attention for block in blocks)
+        self.layers = nn.ModuleList(blocks)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
         # As large as embedded tokens, among which they stand. Drawn last: the other weights are as without them.

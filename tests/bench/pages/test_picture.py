@@ -4,13 +4,11 @@ import torch
 
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.attention.weights import implied_weights
-from saccade.bench.pages import picture
 from saccade.bench.pages.passage import Passage, read
 from saccade.bench.pages.picture import (
     CELLS,
     FULL_INK,
     LEVELS,
-    mixes_values,
     overlap,
     shade,
     weights_figure,
@@ -58,30 +56,6 @@ def test_weights_are_those_of_the_mechanism_and_the_same_each_time(passage):
     random = to_mechanism("big_bird(block=2, random_blocks=1)")
     assert torch.equal(weights_on(random, passage), weights_on(random, passage))
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-class Mixing(MECHANISMS["full"]):
-    """Full attention to half of the values, in which numbers change places and one is lost."""
-
-    name = "mixing"
-    matrix = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-
-    def build(self, heads, head_dim, kv_heads=None, value_dim=None, layer=0):
-        built = super().build(heads, head_dim, kv_heads, value_dim, layer)
-        size = value_dim or head_dim
-        built.register_forward_hook(lambda layer, args, out: out @ self.matrix[-size:, -size:].T)
-        return built
-
-
-def test_where_values_are_mixed_a_weight_is_the_size_of_a_matrix(passage):
-    assert mixes_values(Mixing())
-    assert not any(mixes_values(to_mechanism(name)) for name in ("full", "local", "linear", "big_bird"))
-    found = weights_on(Mixing(), passage)
-    # One matrix for all: its size cancels in the shares, and the softmax is left.
-    torch.testing.assert_close(found, passage.weights)
-    layer = Mixing().build(H, D)
-    sizes = picture._sizes(layer, passage.inputs)
-    torch.testing.assert_close(sizes, passage.weights * (5 / 3) ** 0.5)
 
 
 def test_signs_stay_and_shares_are_of_all_sizes(passage):

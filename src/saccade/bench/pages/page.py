@@ -4,12 +4,11 @@ from dataclasses import MISSING, fields
 
 import torch
 
-from saccade.attention import MECHANISMS, Mechanism
+from saccade.attention import MECHANISMS, AttentionLayer, Mechanism
 from saccade.bench.cost import cost
 from saccade.bench.cost_report import human
 from saccade.bench.pages.examples import example
 from saccade.bench.pages.passage import HEADS, LENGTH
-from saccade.bench.pages.picture import mixes_values
 from saccade.bench.pages.sections import Explained, explained
 from saccade.claims import Claims
 
@@ -63,16 +62,26 @@ def _remarks(spec: Mechanism) -> list[str]:
         found.append("It takes the queries for keys as well, which this model was not trained for.")
     if _learns(spec):
         found.append("What it learns by itself is as it starts out, before any training.")
-    if mixes_values(spec):
-        found.append("A value goes through a matrix on its way to a query: its weight is how large that is.")
+    if _mixes_values(spec):
+        found.append("Its values are sums of several tokens': what such a sum gets, they are drawn to share equally.")
     elif not claims.normalised:
         found.append("Negative weights, where there are any, are orange.")
     return found
 
 
 def _learns(spec: Mechanism) -> bool:
+    return bool(_layer(spec).state_dict())
+
+
+def _mixes_values(spec: Mechanism) -> bool:
+    """Whether its weights are those of another layer, which does not mix the numbers of a value."""
+    layer = _layer(spec)
+    return layer.for_weights() is not layer
+
+
+def _layer(spec: Mechanism) -> AttentionLayer:
     with torch.device("meta"):
-        return bool(spec.build(HEADS, 16).state_dict())
+        return spec.build(HEADS, 16)
 
 
 def read_spec(name: str) -> tuple[Mechanism, Explained]:

@@ -3,15 +3,13 @@
 A weight is drawn as its share of all that its query gives, signs aside.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
-from saccade.attention import AttentionLayer, Mechanism
-from saccade.attention.mechanism import arguments
+from saccade.attention import Mechanism
 from saccade.attention.weights import implied_weights
-from saccade.bench.pages.passage import HEADS, Passage
+from saccade.bench.pages.passage import Passage
 from saccade.bench.plots import new_figure
 from saccade.bench.shades import INK, PAPER, cells, pooled
 from saccade.shapes import Float, Tensor
@@ -37,34 +35,8 @@ def weights_on(spec: Mechanism, passage: Passage, seed: int = 0) -> Float[Tensor
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         layer = spec.build(heads, dims[0], value_dim=dims[1], layer=1).eval()
-        found = _sizes(layer, inputs) if mixes_values(spec) else implied_weights(layer, inputs)[0]
+        found = implied_weights(layer, inputs)[0]
         return found / found.abs().sum(-1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
-
-
-def mixes_values(spec: Mechanism) -> bool:
-    """Whether numbers within a value get mixed, so that its weight is a matrix: other than their order changes."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        layer = spec.build(HEADS, 2).eval()
-        inputs = {name: torch.randn(1, HEADS, 8, 2) for name in spec.inputs}
-        out, turned = (layer(**arguments({**inputs, "v": v})) for v in (inputs["v"], inputs["v"].flip(3)))
-        return not torch.allclose(out.flip(3), turned, atol=1e-4)
-
-
-def _sizes(layer: AttentionLayer, inputs: Mapping[str, Tensor]) -> Float[Tensor, "h n n"]:
-    """How large the matrix is that each value goes through to each query: the root of its mean square row.
-
-    One example for each key, in which only that key has a value; one call for each number of it.
-    """
-    _, heads, n, dim = inputs["v"].shape
-    many = {name: each.expand(n, -1, -1, -1) for name, each in inputs.items()}
-    squares = torch.zeros(heads, n, n)
-    for number in range(dim):
-        only = torch.zeros(n, 1, n, dim)
-        only[torch.arange(n), 0, torch.arange(n), number] = 1
-        out = layer(**arguments({**many, "v": only.expand(-1, heads, -1, -1)}))
-        squares += out.square().sum(-1).permute(1, 2, 0)
-    return (squares / dim).sqrt()
 
 
 def weights_figure(spec: Mechanism, passage: Passage) -> "Figure":
