@@ -132,9 +132,7 @@ def one_head(
     return torch.stack(outs)
 
 
-def sorted_block(
-    k: Tensor, v: Tensor, real: Tensor, row: Tensor, block: int
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+def sorted_block(k: Tensor, v: Tensor, real: Tensor, row: Tensor, block: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """The slots of one sorted block: mean key and value of the real tokens mixed there, and the log of their mass."""
     slots = []
     for t in range(block):

@@ -19,6 +19,9 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "linear": MECHANISMS["linear"](),
+    "sinkhorn": MECHANISMS["sinkhorn"](block=8, iterations=5, gumbel=0),
+    "sinkhorn_cut": MECHANISMS["sinkhorn"](block=8, sort_cut=2, gumbel=0),
+    "sinkhorn_net": MECHANISMS["sinkhorn"](block=8, scores="linear", max_length=100, gumbel=0),
 }
 PATTERNS = {
     "full": Full(),

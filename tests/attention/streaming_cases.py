@@ -9,6 +9,8 @@ B, H, G, D, E = 2, 6, 3, 5, 7
 SPECS = {
     "full": MECHANISMS["full"](),
     "linear": MECHANISMS["linear"](),
+    "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
+    "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
     "self": MECHANISMS["local"](left=0),
     "local": MECHANISMS["local"](left=5, right=2),
     "local_long": MECHANISMS["local"](left=40),

@@ -102,8 +102,9 @@ def _some(heads: int, rows: int, limit: int) -> Iterator[slice]:
     return (slice(head, min(heads, head + step)) for head in range(0, heads, step))
 
 
-def _pieces(tiles: int, rows: int, limit: int) -> Iterator[_Piece]:
+def _pieces(x: Float[Tensor, "m q d"], limit: int) -> Iterator[_Piece]:
     """All rows of all tiles, some thousands at a time."""
+    tiles, rows = x.shape[:2]
     for at in _some(tiles, rows, limit):
         yield from (_Piece(at, slice(row, min(rows, row + limit))) for row in range(0, rows, limit))
 
@@ -169,7 +170,7 @@ class _Call:
         out, lse = torch.empty_like(self.v), self.q.new_empty(*self.q.shape[:3], 1)
         for some in self.groups():
             heads, out_t, lse_t = self.heads(some), self.plan.rows(out[some]), self.plan.rows(lse[some])
-            for at in _pieces(*heads.q.shape[:2], self.limit):
+            for at in _pieces(heads.q, self.limit):
                 found = self.softmax.forward(self.work, self.scores(heads, at), heads.v[at.tiles], 0, at.of(out_t))
                 at.of(lse_t).copy_(found)
         return out, lse
@@ -192,7 +193,7 @@ class _Call:
         take, scale = self.work.take, self.plan.scale
         to_k, to_v = take("to_keys", *heads.k.shape), take("to_values", *heads.v.shape)
         to_bias = take("to_bias", *heads.k.shape[:2]).zero_()
-        for at in _pieces(*heads.q.shape[:2], self.limit):
+        for at in _pieces(heads.q, self.limit):
             tiles, q, given, more = at.tiles, at.of(heads.q), at.of(grad), int(at.rows.start > 0)
             weights, to_scores = self.softmax.backward(
                 self.work, self.scores(heads, at), at.of(lse), heads.v[tiles], given, None, 0
@@ -215,9 +216,7 @@ class _Call:
             back.div_(_never_zero(mass))
         return found.div_(_never_zero(mass)[..., 0])
 
-    def through_sorting(
-        self, some: slice, back: Tensor, x: Tensor, to_x: Tensor, to_order: Tensor, more: bool
-    ) -> None:
+    def through_sorting(self, some: slice, back: Tensor, x: Tensor, to_x: Tensor, to_order: Tensor, more: bool) -> None:
         """Fills the gradients of some heads' keys or values, and fills or adds to those of their order."""
         order, x, to_x, to_order = (each[some] for each in (self.order, x, to_x, to_order))
         both = back.view(*order.shape[:2], self.plan.parts, -1)
@@ -242,5 +241,5 @@ class _Sorted(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        *given, lse = ctx.saved_tensors
-        return *_Call(*given, ctx.plan).backward(grad.contiguous(), lse), None, None
+        q, k, v, order, mass, real, lse = ctx.saved_tensors
+        return *_Call(q, k, v, order, mass, real, ctx.plan).backward(grad.contiguous(), lse), None, None

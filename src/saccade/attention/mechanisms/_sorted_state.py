@@ -52,15 +52,13 @@ class Sorted(NamedTuple):
     def extended(self, k: Tensor, v: Tensor, key_mask: Tensor | None, total: Float[Tensor, "b h f"]) -> "Sorted":
         """With further tokens, whose queries (and keys) sum to `total`."""
         tokens = joined(EVERYTHING, KeyValues(*self[:3]), key_values(k, v, key_mask))
-        return self._replace(
-            keys=tokens.keys, values=tokens.values, key_mask=tokens.key_mask, total=self.total + total
-        )
+        return self._replace(keys=tokens.keys, values=tokens.values, key_mask=tokens.key_mask, total=self.total + total)
 
-    def sorted(self, row: Float[Tensor, "b h j"], taken: Float[Tensor, "b h turns j"], block: int) -> "Sorted":
-        """With the block that a row of the soft permutation mixes from the finished ones."""
+    def sorted(self, order: Float[Tensor, "b h i j"], taken: list[Tensor], block: int) -> "Sorted":
+        """With the block that the last row of the soft permutation mixes from the finished ones."""
         done = self.finished(block)
         blocks = done.length // block
-        row, group = row[:, :, :blocks], row.shape[1] // done.keys.shape[1]
+        row, group = order[:, :, -1, :blocks], order.shape[1] // done.keys.shape[1]
         real = done.key_mask.to(row.dtype).unflatten(1, (blocks, block))
         mass = torch.einsum("bhj, bjt -> bht", row, real)
         keys, values = (
@@ -68,16 +66,17 @@ class Sorted(NamedTuple):
             / _never_zero(mass).unflatten(1, (-1, group))[..., None]
             for x in done[:2]
         )
-        return self._replace(taken=taken, sorted_keys=keys.flatten(1, 2), sorted_values=values.flatten(1, 2), mass=mass)
+        sorted_keys, sorted_values = keys.flatten(1, 2), values.flatten(1, 2)
+        return self._replace(
+            taken=torch.stack(taken, 2), sorted_keys=sorted_keys, sorted_values=sorted_values, mass=mass
+        )
 
     def asked(self, q: Float[Tensor, "b h 1 d"], block: int) -> Float[Tensor, "b h 1 e"]:
         """The softmax over the sorted block and the present one, as far as it goes."""
         begin = (self.length - 1) // block * block
         group = q.shape[1] // self.keys.shape[1]
         own = (x[:, :, begin:].repeat_interleave(group, 1) for x in self[:2])
-        keys, values = (
-            torch.cat(pair, 2) for pair in zip((self.sorted_keys, self.sorted_values), own, strict=True)
-        )
+        keys, values = (torch.cat(pair, 2) for pair in zip((self.sorted_keys, self.sorted_values), own, strict=True))
         tiny = torch.finfo(self.mass.dtype).tiny
         shift = _never_zero(self.mass).log().masked_fill(self.mass < tiny, -math.inf)
         real = self.key_mask[:, None, begin:].expand(-1, q.shape[1], -1)

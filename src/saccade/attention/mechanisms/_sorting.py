@@ -1,19 +1,86 @@
-"""Which block is to stand where: pooled blocks, and logits balanced into a soft permutation of them.
+"""Which block is to stand where: tokens in blocks, pooled, and logits balanced into a soft permutation of blocks.
 
 Source: "Sparse Sinkhorn Attention" (Tay et al. 2020), sections 3.1 to 3.3, where the balancing is Sinkhorn's (1964).
-All of it is on one vector a block and one number a pair of blocks.
+But for the sums all of it is on one vector a block and one number a pair of blocks.
 
 Cost: O(n d) for the sums, O(n^2 / block^2) for each turn of the balancing; only the logits are kept.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from saccade.attention.inputs import needed
+from saccade.attention.states import state_dtype
 from saccade.shapes import Bool, Float, Tensor
+
+
+class Blocks(NamedTuple):
+    """Tokens in blocks, zero where hidden and where the last block is filled up.
+
+    Attributes:
+        q: queries.
+        k: keys.
+        v: values.
+        real: 1 for real tokens and 0 for others; none if every position of every block is seen.
+    """
+
+    q: Float[Tensor, "b h j t d"]
+    k: Float[Tensor, "b g j t d"]
+    v: Float[Tensor, "b g j t e"]
+    real: Float[Tensor, "b j t"] | None
+
+    @property
+    def live(self) -> Bool[Tensor, "#b j"]:
+        """Blocks with a real token."""
+        if self.real is None:
+            return torch.ones(1, self.q.shape[2], dtype=torch.bool, device=self.q.device)
+        return self.real.any(2)
+
+
+def blocks_of(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g n d"],
+    v: Float[Tensor, "b g n e"],
+    key_mask: Bool[Tensor, "b n"] | None,
+    block: int,
+    causal: bool,
+) -> Blocks:
+    """In fp32 or better; blocks are at most as long as the sequence."""
+    (b, _, n, _), wide = q.shape, state_dtype(q.dtype)
+    size, key_mask = min(block, n), needed(key_mask)
+    fill, real = -n % size, None
+    if key_mask is not None:
+        q, k, v = (x.masked_fill(~key_mask[:, None, :, None], 0) for x in (q, k, v))
+        real = key_mask.to(wide)
+    elif fill or causal:  # block 0 has nothing before it
+        real = q.new_ones(b, n, dtype=wide)
+    q, k, v = ((pad(x, (0, 0, 0, fill)) if fill else x).to(wide).unflatten(2, (-1, size)) for x in (q, k, v))
+    return Blocks(q, k, v, None if real is None else pad(real, (0, fill)).unflatten(1, (-1, size)))
+
+
+def shared(x: Float[Tensor, "b g ..."], heads: int) -> Float[Tensor, "b h ..."]:
+    """Each key head once for each of its query heads."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
+
+
+def seen(blocks: Blocks, causal: bool) -> Bool[Tensor, "#b 1 i j"]:
+    """Which blocks may stand where: those with a real token. Causally those before, as far as is known by then."""
+    live = blocks.live[:, None]
+    if causal:
+        return live[:, :, None] & torch.ones_like(live[0]).expand(live.shape[2], -1).tril(-1)
+    return live[:, :, None] & live[..., None]
+
+
+def first_live(order: Float[Tensor, "b h i j"], blocks: Blocks, cut: int) -> Float[Tensor, "b h s j"]:
+    """The first rows that belong to a block with a real token."""
+    if blocks.real is None:
+        return order[:, :, :cut]
+    first = (~blocks.live).to(torch.uint8).argsort(dim=1, stable=True)[:, :cut]
+    return order.gather(2, first[:, None, :, None].expand(-1, order.shape[1], -1, order.shape[3]))
 
 
 def pooled(
@@ -66,7 +133,7 @@ def turned(
     seen: Bool[Tensor, "#b 1 i j"],
     iterations: int,
     taken: Float[Tensor, "b h turns j"] | None,
-) -> tuple[Float[Tensor, "b h i j"], Float[Tensor, "b h turns j"] | None]:
+) -> tuple[Float[Tensor, "b h i j"], list[Float[Tensor, "b h j"]]]:
     """Rows and columns normalised in turn, as logarithms, and the rows once more.
 
     Args:
@@ -77,9 +144,10 @@ def turned(
             by what the rows so far have taken of it, so that no row depends on a later one.
 
     Returns:
-        The soft permutation, and what all rows have taken if it is causal.
+        The soft permutation, and if it is causal what all rows have taken at each turn.
     """
-    x, totals = normalised(logits.masked_fill(~seen, -math.inf), 3), []
+    totals: list[Tensor] = []
+    x = normalised(logits.masked_fill(~seen, -math.inf), 3)
     for turn in range(iterations):
         if taken is None:
             x = normalised(x, 2)
@@ -88,7 +156,7 @@ def turned(
             totals.append(total[:, :, -1])
             x = x - total.clamp(min=torch.finfo(x.dtype).tiny).log()
         x = normalised(x, 3)
-    return x.exp(), None if taken is None else torch.stack(totals, 2)
+    return x.exp(), totals
 
 
 def normalised(x: Float[Tensor, "b h i j"], dim: int) -> Float[Tensor, "b h i j"]:

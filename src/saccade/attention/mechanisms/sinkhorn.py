@@ -8,17 +8,27 @@ Cost: O(n block d + n^2 / block d) time, O(n d) memory.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from saccade.attention.inputs import needed, validate_one_sequence
+from saccade.attention.inputs import validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
 from saccade.attention.mechanisms._sorted_blocks import attend_sorted
 from saccade.attention.mechanisms._sorted_state import Sorted, nothing, sizes_of
-from saccade.attention.mechanisms._sorting import balanced, gumbel, pooled, turned
+from saccade.attention.mechanisms._sorting import (
+    Blocks,
+    balanced,
+    blocks_of,
+    first_live,
+    gumbel,
+    pooled,
+    seen,
+    shared,
+    turned,
+)
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -28,22 +38,6 @@ from saccade.shapes import Bool, Float, Tensor
 SCORES = ("dot", "linear")
 
 
-class _Blocks(NamedTuple):
-    """Tokens in blocks, zero where hidden and where the last block is filled up."""
-
-    q: Float[Tensor, "b h j t d"]
-    k: Float[Tensor, "b g j t d"]
-    v: Float[Tensor, "b g j t e"]
-    real: Float[Tensor, "b j t"] | None
-
-    @property
-    def live(self) -> Bool[Tensor, "#b j"]:
-        """Blocks with a real token."""
-        if self.real is None:
-            return torch.ones(1, self.q.shape[2], dtype=torch.bool, device=self.q.device)
-        return self.real.any(2)
-
-
 class SinkhornLayer(AttentionLayer):
     """Sparse Sinkhorn Attention.
 
@@ -51,6 +45,8 @@ class SinkhornLayer(AttentionLayer):
         spec: the mechanism.
         net: with linear scores the map from a pooled block, queries and keys, to a logit for each block.
     """
+
+    net: nn.Parameter | None
 
     def __init__(self, spec: "SinkhornAttention", heads: int, kv_heads: int, head_dim: int, value_dim: int) -> None:
         super().__init__()
@@ -97,35 +93,22 @@ class SinkhornLayer(AttentionLayer):
         if not b * n * e:
             return (q.sum() + k.sum() + v.sum()).expand(b, h, n, e)
         with torch.autocast(q.device.type, enabled=False):
-            blocks = self._blocks(q, k, v, key_mask, causal)
+            blocks = blocks_of(q, k, v, key_mask, self.spec.block, causal)
             logits = self._logits(blocks, causal)
             if noise and self.spec.gumbel:
                 logits = logits + self.spec.gumbel * gumbel(logits)
-            order = balanced(logits / self.spec.temperature, _seen(blocks, causal), self.spec.iterations, causal)
+            order = balanced(logits / self.spec.temperature, seen(blocks, causal), self.spec.iterations, causal)
             if self.spec.sort_cut is not None:
-                order = _first_live(order, blocks, self.spec.sort_cut)
+                order = first_live(order, blocks, self.spec.sort_cut)
             out = self._attended(blocks, order, causal)
         return out.view(b, h, -1, e)[:, :, :n].to(q.dtype)
 
-    def _blocks(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, causal: bool) -> _Blocks:
-        """Blocks, at most as long as the sequence; a mask wherever not every position of every block is seen."""
-        (b, _, n, _), wide = q.shape, state_dtype(q.dtype)
-        size, key_mask = min(self.spec.block, n), needed(key_mask)
-        fill = -n % size
-        real = None
-        if key_mask is not None:
-            q, k, v = (x.masked_fill(~key_mask[:, None, :, None], 0) for x in (q, k, v))
-            real = key_mask.to(wide)
-        elif fill or causal:
-            real = q.new_ones(b, n, dtype=wide)
-        q, k, v = ((pad(x, (0, 0, 0, fill)) if fill else x).to(wide).unflatten(2, (-1, size)) for x in (q, k, v))
-        return _Blocks(q, k, v, None if real is None else pad(real, (0, fill)).unflatten(1, (-1, size)))
-
-    def _logits(self, blocks: _Blocks, causal: bool) -> Float[Tensor, "b h i j"]:
+    def _logits(self, blocks: Blocks, causal: bool) -> Float[Tensor, "b h i j"]:
         """How well block j would stand in place i."""
         asking = pooled(blocks.q, blocks.real, up_to_first=causal)
         if self.net is not None:
-            asking = torch.cat([asking, self._shared(pooled(blocks.k, blocks.real, up_to_first=causal))], 3)
+            keys = shared(pooled(blocks.k, blocks.real, up_to_first=causal), asking.shape[1])
+            asking = torch.cat([asking, keys], 3)
         return self._asked(asking, blocks.k, blocks.real)
 
     def _asked(
@@ -134,20 +117,16 @@ class SinkhornLayer(AttentionLayer):
         """What pooled blocks make of each block: the net's logits, or dot products with its pooled keys."""
         if self.net is not None:
             return asking @ self.net[:, :, : k.shape[2]].to(asking.dtype)
-        return asking @ self._shared(pooled(k, real)).mT / math.sqrt(self.head_dim)
+        return asking @ shared(pooled(k, real), asking.shape[1]).mT / math.sqrt(asking.shape[3])
 
-    def _shared(self, x: Float[Tensor, "b g *rest"]) -> Float[Tensor, "b h *rest"]:
-        """Each key head once for each of its query heads."""
-        return x if self.heads == self.kv_heads else x.repeat_interleave(self.heads // self.kv_heads, 1)
-
-    def _attended(self, blocks: _Blocks, order: Float[Tensor, "b h s j"], causal: bool) -> Float[Tensor, "m j t e"]:
+    def _attended(self, blocks: Blocks, order: Float[Tensor, "b h s j"], causal: bool) -> Float[Tensor, "m j t e"]:
         """The softmax, over all heads of all examples."""
-        mass = real = None
+        heads, mass, real = order.shape[1], None, None
         order = order.flatten(0, 1)
         if blocks.real is not None:
-            real = blocks.real.repeat_interleave(self.heads, 0)
+            real = blocks.real.repeat_interleave(heads, 0)
             mass = torch.bmm(order, real)
-        q, k, v = (x.flatten(0, 1) for x in (blocks.q, self._shared(blocks.k), self._shared(blocks.v)))
+        q, k, v = (shared(x, heads).flatten(0, 1) for x in blocks[:3])
         return attend_sorted(q, k, v, order, mass, real, causal, cut=self.spec.sort_cut is not None)
 
     def initial_state(
@@ -184,10 +163,9 @@ class SinkhornLayer(AttentionLayer):
             return out, state
         with torch.autocast(q.device.type, enabled=False):
             state = state.extended(k, v, key_mask, self._total(q, k, key_mask))
-            blocks = self._blocks(q, k, v, key_mask, True)
-            taken = pad(state.taken, (0, blocks.q.shape[2]))
-            order, taken = self._turned(self._logits(blocks, True), _seen(blocks, True), taken)
-            return out, state.sorted(order[:, :, -1], taken, self.spec.block)
+            blocks = blocks_of(q, k, v, key_mask, self.spec.block, True)
+            logits, taken = self._logits(blocks, True), pad(state.taken, (0, blocks.q.shape[2]))
+            return out, state.sorted(*self._turned(logits, seen(blocks, True), taken), self.spec.block)
 
     def step(
         self,
@@ -214,7 +192,7 @@ class SinkhornLayer(AttentionLayer):
 
     def _total(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> Float[Tensor, "b h f"]:
         """The sum of queries, and of keys where blocks are pooled with them."""
-        summed = [q] if self.net is None else [q, self._shared(k)]
+        summed = [q] if self.net is None else [q, shared(k, self.heads)]
         if key_mask is not None:
             summed = [x.masked_fill(~key_mask[:, None, :, None], 0) for x in summed]
         return torch.cat([x.to(state_dtype(q.dtype)).sum(2) for x in summed], 2)
@@ -224,42 +202,65 @@ class SinkhornLayer(AttentionLayer):
         done, block = state.finished(self.spec.block), self.spec.block
         count = state.key_mask.sum(1)[:, None, None].clamp(min=1)
         real = done.key_mask.to(done.keys.dtype).unflatten(1, (done.length // block, block))
-        asking = (state.total * count.rsqrt())[:, :, None]
+        asking = (state.total * count.to(state.total.dtype).rsqrt())[:, :, None]
         logits = self._asked(asking, done.keys.unflatten(2, real.shape[1:]), real)
-        seen = pad(real.any(2), (0, 1))[:, None, None]
-        order, taken = self._turned(pad(logits, (0, 1)), seen, pad(state.taken, (0, 1)))
-        return state.sorted(order[:, :, 0], taken, block)
+        earlier = pad(real.any(2), (0, 1))[:, None, None]
+        return state.sorted(*self._turned(pad(logits, (0, 1)), earlier, pad(state.taken, (0, 1))), block)
 
-    def _turned(self, logits: Tensor, seen: Tensor, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """Some rows of the causal balancing, without noise, and what is taken behind them."""
-        order, taken_now = turned(logits / self.spec.temperature, seen, self.spec.iterations, taken)
-        assert taken_now is not None
-        return order, taken_now
+    def _turned(self, logits: Tensor, seen: Tensor, taken: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Rows of the causal balancing without noise, and what is taken behind the last."""
+        return turned(logits / self.spec.temperature, seen, self.spec.iterations, taken)
 
     def extra_repr(self) -> str:
         """The spec."""
         return repr(self.spec)
 
 
-def _seen(blocks: _Blocks, causal: bool) -> Bool[Tensor, "#b 1 i j"]:
-    """Which blocks may stand where: those with a real token. Causally those before, as far as is known by then."""
-    live = blocks.live[:, None]
-    if causal:
-        return live[:, :, None] & torch.ones_like(live[0]).expand(live.shape[2], -1).tril(-1)
-    return live[:, :, None] & live[..., None]
-
-
-def _first_live(order: Float[Tensor, "b h i j"], blocks: _Blocks, cut: int) -> Float[Tensor, "b h s j"]:
-    """The first rows that belong to a block with a real token."""
-    if blocks.real is None:
-        return order[:, :, :cut]
-    first = (~blocks.live).to(torch.uint8).argsort(dim=1, stable=True)[:, :cut]
-    return order.gather(2, first[:, None, :, None].expand(-1, order.shape[1], -1, order.shape[3]))
-
-
 @dataclass(frozen=True, repr=False)
 class SinkhornAttention(Mechanism):
-    """x."""
+    """Sorts blocks of keys softly to the blocks of queries that need them; a query sees that block and its own.
+
+    Formula:
+        With blocks of B positions, p_i the sum of block i over the root of its number of tokens:
+        logits L_ij = p(q)_i . p(k)_j / sqrt(d), or W p_i with W learned for each head (`scores="linear"`);
+        R = rows(columns(rows(... exp((L + Gumbel noise) / temperature)))), rows and columns normalised in turn;
+        K'_i = sum_j R_ij K_j and V'_i likewise, block by block;
+        y = softmax(q [K'_i ; K_i]^T / sqrt(d)) [V'_i ; V_i] for each query of block i: one softmax over both.
+        SortCut: softmax over [K'_1 ; ... ; K'_c] for every query, without its own block.
+        Causal: p(q)_i sums all queries up to the first token of block i; R_ij = 0 for j >= i, and a column is divided
+        by what the rows up to i have taken of it. K_i is seen up to the query. Block 0 has nothing but itself.
+
+    Cost:
+        O(n B (d + e)) for the softmax and O(n^2 / B (d + e)) for the sorting: least at B = sqrt(n / 2). Memory O(n d).
+        SortCut: O(n c B (d + e)). A decoding state is O(n): all keys and values, and two blocks.
+
+    Use it:
+        Encoders over long inputs in which a block needs some other block, wherever it stands: sorting, matching,
+        documents. Train it from scratch: what to fetch is learned through the noise.
+
+    Leave it:
+        Where one query of a block needs another place than its neighbours: a whole block shares one order. Below about
+        four blocks dense attention costs the same. In the causal form no later row may matter, so the newest finished
+        block, of which nobody has taken yet, always gets a large share, and more with every iteration: 1 - 1 / (1 +
+        iterations) where the logits are all alike. It is close to a window of two blocks; few iterations sort more.
+
+    Source:
+        "Sparse Sinkhorn Attention", Tay, Bahri, Yang, Metzler and Juan 2020. Where we differ or had to choose:
+        a pooled block is the paper's sum, divided by the root of how many tokens it is of, so that logits are as large
+        as scores of tokens. Dot products need no parameters; the paper's net reads the layer's input, ours the queries
+        and keys made from it, without a bias, which the columns would cancel. After the paper's balancing (rows, then
+        columns) rows are normalised once more. The paper's causal masking is made strict. Where tokens are hidden a
+        position of a sorted block is the mean over the real ones, with the log of their share added to its logit.
+
+    Attributes:
+        block: positions in a block; at least n makes it dense attention.
+        iterations: times that columns and rows are normalised; 5 to 20 in the paper.
+        temperature: divides the logits; low ones move whole blocks, high ones mix them.
+        gumbel: factor of the noise on the logits in training; 0 for none. Evaluation and decoding draw none.
+        sort_cut: SortCut, for encoders only: every query sees so many sorted blocks, the first ones.
+        scores: `"dot"`, the dot product of block sums, or `"linear"`, the paper's net.
+        max_length: longest input of the net.
+    """
 
     name = "sinkhorn"
 
@@ -268,26 +269,25 @@ class SinkhornAttention(Mechanism):
     temperature: int | float = 0.75
     gumbel: int | float = 1.0
     sort_cut: int | None = None
-    scores: str = "dot"
+    scores: Literal["dot", "linear"] = "dot"
     max_length: int = 4096
 
     def __post_init__(self) -> None:
         """Refuse options that make no mechanism, at once."""
-        for name in ("block", "iterations", "sort_cut", "max_length"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                if name != "sort_cut" or value is not None:
-                    raise ValueError(must_be(name, "a whole number, at least 1", value))
-        if isinstance(self.temperature, bool) or not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
+        for name in ("block", "iterations", "max_length"):
+            _check_count(name, getattr(self, name))
+        if self.sort_cut is not None:
+            _check_count("sort_cut", self.sort_cut)
+        if not _is_number(self.temperature) or self.temperature <= 0:
             raise ValueError(must_be("temperature", "a number above 0", self.temperature))
-        if isinstance(self.gumbel, bool) or not (isinstance(self.gumbel, int | float) and 0 <= self.gumbel < math.inf):
+        if not _is_number(self.gumbel) or self.gumbel < 0:
             raise ValueError(must_be("gumbel", "a number, at least 0", self.gumbel))
         if self.scores not in SCORES:
             raise ValueError(unknown("scores", self.scores, SCORES))
 
     @property
     def claims(self) -> Claims:
-        """Causal unless SortCut; linear scores end at `max_length`."""
+        """Causal but for SortCut; with the net, no longer than `max_length`."""
         causal = self.sort_cut is None
         return Claims(
             causal=causal,
@@ -306,7 +306,7 @@ class SinkhornAttention(Mechanism):
         value_dim: int | None = None,
         layer: int = 0,
     ) -> SinkhornLayer:
-        """A layer; only linear scores have parameters."""
+        """A layer; with the net, its weights are drawn from torch's global generator."""
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
         return SinkhornLayer(self, heads, kv_heads, head_dim, value_dim)
 
@@ -320,5 +320,38 @@ class SinkhornAttention(Mechanism):
         value_dim: int | None = None,
         causal: bool = False,
     ) -> Cost:
-        """x."""
-        return Cost(0, 0, 0)
+        """Scoring and sorting blocks, and the softmax over them; queries and keys are one sequence of `n_q`."""
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        t = max(1, min(self.block, n_q))
+        j, dims, f = -(-n_q // t), head_dim + value_dim, head_dim * (1 if self.scores == "dot" else 2)
+        n, s, masked = j * t, min(self.sort_cut or j, j), causal or n_q % t > 0
+        sorting = j * j * f + s * n * dims + (s * n if masked else 0)
+        columns, pairs = (2 * t if self.sort_cut is None else s * t), self._pairs(n_q, t, causal)
+        kept = n * (head_dim + dims + 1) + j * (j + s + 2 * head_dim) + ((s * t + n) if masked else 0)
+        kept += j * j if masked and self.sort_cut else 0
+        others = j * j + 8 * j + (8 * j if masked and self.sort_cut else 0)
+        return Cost(
+            flops=2 * heads * (sorting + pairs * dims),
+            pairs=heads * pairs,
+            bytes=tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim),
+            wasted=2 * heads * (n * columns - pairs) * dims,
+            kept=4 * heads * kept + others,
+        )
+
+    def _pairs(self, n: int, t: int, causal: bool) -> int:
+        """Queries with keys of sorted blocks, and with those of their own: all of its block, or those before it."""
+        whole, rest = divmod(n, t)
+        if self.sort_cut is not None:
+            return n * min(self.sort_cut, -(-n // t)) * t
+        if causal:
+            return max(0, n - t) * t + (whole * t * (t + 1) + rest * (rest + 1)) // 2
+        return n * t + whole * t * t + rest * rest
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(must_be(name, "a whole number, at least 1", value))
