@@ -34,6 +34,18 @@ SIZES = {"linear": "O(1)"} | dict.fromkeys(
 LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows": 2 + 9 + 1, "longformer": 2 + 3 + 1}
 """Tokens that a window keeps: its sinks, those to the left, and the token itself."""
 
+
+def numbers(name, n):
+    """How many numbers the state of one example holds behind so many tokens."""
+    if name == "linear":
+        return G * D * (E + 1)
+    kept = min(n, LIMITS.get(name, n)) * (G * (D + E) + 1)
+    if not name.startswith("sinkhorn"):
+        return kept
+    spec, pooled = SPECS[name], 2 * D if name == "sinkhorn_net" else D
+    return kept + H * (pooled + spec.iterations * -(-n // spec.block) + spec.block * (D + E + 1))
+
+
 PATTERNS_KEPT = {
     Full(): (0, None),
     Causal(): (0, None),

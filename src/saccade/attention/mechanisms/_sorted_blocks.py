@@ -162,7 +162,7 @@ class _Call:
         bias = None if heads.bias is None else heads.bias[at.tiles].expand(-1, q.shape[1], -1)
         scores = self.softmax.scores(self.work, q, heads.k[at.tiles], bias, None)
         if self.later is not None:
-            scores[:, :, -len(self.later) :].add_(self.later)
+            scores[:, :, -len(self.later) :].add_(self.later[at.rows])
         return scores
 
     def forward(self) -> tuple[Float[Tensor, "m j t e"], Float[Tensor, "m j t 1"]]:

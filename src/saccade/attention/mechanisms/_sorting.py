@@ -71,7 +71,7 @@ def seen(blocks: Blocks, causal: bool) -> Bool[Tensor, "#b 1 i j"]:
     """Which blocks may stand where: those with a real token. Causally those before, as far as is known by then."""
     live = blocks.live[:, None]
     if causal:
-        return live[:, :, None] & torch.ones_like(live[0]).expand(live.shape[2], -1).tril(-1)
+        return live[:, :, None] & live.new_ones(live.shape[2], live.shape[2]).tril(-1)
     return live[:, :, None] & live[..., None]
 
 
