@@ -61,7 +61,7 @@ def oracle(layer, form, key_mask=None, noise=None):
 
 @forms
 @pytest.mark.parametrize(
-    ("n", "mask"), [(1, "none"), (3, "holes"), (8, "none"), *((11, mask) for mask in masks(11))], ids=str
+    ("n", "mask"), [(1, "none"), (3, "holes"), (8, "none"), (18, "none"), *((11, mask) for mask in masks(11))], ids=str
 )
 def test_it_equals_the_oracle_query_by_query(form, mask, n):
     q, k, v, upstream = inputs(n)
