@@ -23,6 +23,9 @@ SPECS = {
     "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),
     "compressed": MECHANISMS["compressed"](),
     "compressed_mixed": MECHANISMS["compressed"](stride=2, kernel=4, groups=1, null=False),
+    "sinkhorn": MECHANISMS["sinkhorn"](block=8, iterations=5, gumbel=0),
+    "sinkhorn_cut": MECHANISMS["sinkhorn"](block=8, sort_cut=2, gumbel=0),
+    "sinkhorn_net": MECHANISMS["sinkhorn"](block=8, scores="linear", max_length=100, gumbel=0),
 }
 PATTERNS = {
     "full": Full(),

@@ -9,6 +9,8 @@ B, H, G, D, E = 2, 6, 3, 5, 7
 SPECS = {
     "full": MECHANISMS["full"](),
     "linear": MECHANISMS["linear"](),
+    "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
+    "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
     "self": MECHANISMS["local"](left=0),
     "local": MECHANISMS["local"](left=5, right=2),
     "local_long": MECHANISMS["local"](left=40),
@@ -36,6 +38,18 @@ LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows"
 
 GROUPS = {"compressed": (3, 3), "compressed_mixed": (2, 5)}
 """Stride and kernel of those that keep a token for each group."""
+
+
+def numbers(name, n):
+    """How many numbers the state of one example holds behind so many tokens."""
+    if name == "linear":
+        return G * D * (E + 1)
+    kept = tokens_kept(name, n) * (G * (D + E) + 1)
+    if not name.startswith("sinkhorn"):
+        return kept
+    spec, pooled = SPECS[name], 2 * D if name == "sinkhorn_net" else D
+    return kept + H * (pooled + spec.iterations * -(-n // spec.block) + spec.block * (D + E + 1))
+
 
 PATTERNS_KEPT = {
     Full(): (0, None),

@@ -7,7 +7,7 @@ import pattern_cases
 import pytest
 import torch
 from hypothesis import given
-from streaming_cases import PATTERNS_KEPT, SIZES, SPECS, B, D, E, G, H, build, decode, key_masks, tokens, tokens_kept
+from streaming_cases import PATTERNS_KEPT, SIZES, SPECS, B, E, H, build, decode, key_masks, numbers, tokens
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -201,7 +201,7 @@ def test_state_sizes_are_those_that_are_stated(name):
         q, k, v = tokens(1, seed=i)
         _, state = layer.step(q, k, v, state)
         assert all(leaf.shape[0] == B for leaf in state)
-        wanted = G * D * (E + 1) if name == "linear" else tokens_kept(name, i + 1) * (G * (D + E) + 1)
+        wanted = numbers(name, i + 1)
         assert sum(leaf.numel() for leaf in state) == B * wanted
         # Counted in memory, too: a view would hold on to all that it was cut from.
         assert sum(leaf.untyped_storage().size() // leaf.itemsize for leaf in state) == B * wanted

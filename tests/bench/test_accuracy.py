@@ -8,7 +8,7 @@ from saccade.bench.accuracy import DEFINITION, ITSELF, output_error
 
 def built(mechanism, n, dtype=torch.float64):
     spec = to_mechanism(mechanism)
-    layer = spec.build(2, 8)
+    layer = spec.build(2, 8).eval()
     inputs = {name: torch.randn(1, 2, n, 8, dtype=dtype) for name in spec.inputs}
     return spec, layer, inputs
 

@@ -32,7 +32,7 @@ def output_error(
 
     Args:
         spec: what the layer claims to be.
-        layer: what made the output.
+        layer: what made the output, in evaluation mode.
         inputs: from what: queries `q`, keys `k` and values `v`, or those of them that the mechanism takes.
         out: the output.
         causal: whether a query saw only keys up to its own position.
@@ -45,7 +45,8 @@ def output_error(
     with torch.no_grad():
         if spec.claims.exact and isinstance(pattern, Pattern):
             return _from_definition(pattern, wide, out.detach().double()), DEFINITION
-        return _relative(out.detach().double(), copy.deepcopy(layer).double()(**arguments(wide), causal=causal)), ITSELF
+        same = copy.deepcopy(layer).double().eval()
+        return _relative(out.detach().double(), same(**arguments(wide), causal=causal)), ITSELF
 
 
 def _from_definition(pattern: Pattern, inputs: Mapping[str, Tensor], out: Float[Tensor, "b h n e"]) -> float:

@@ -97,6 +97,13 @@ class _Candidate:
         """A forward pass."""
         return self.layer(**arguments(self.inputs), causal=self.causal)
 
+    def evaluated(self) -> Tensor:
+        """A forward pass in evaluation mode: training may draw noise."""
+        self.layer.eval()
+        out = self.forward()
+        self.layer.train()
+        return out
+
     def forward(self) -> Tensor:
         """A forward pass without gradients."""
         with torch.no_grad():
@@ -170,7 +177,9 @@ class _Race:
         self.tell(n, f"n = {n:,}: warming up {name}", self.rounds(n) * self.round_seconds(n))
         candidate = _Candidate(self.specs[name], n, self.setting, self.device)
         causal = self.setting.causal
-        error, against = output_error(self.specs[name], candidate.layer, candidate.inputs, candidate.forward(), causal)
+        error, against = output_error(
+            self.specs[name], candidate.layer, candidate.inputs, candidate.evaluated(), causal
+        )
         first = seconds_of(candidate.forward, self.device)
         work, peaks = self.work(candidate), []
         seconds = first + seconds_of(lambda: peaks.append(peak_memory(work, self.device)), self.device)

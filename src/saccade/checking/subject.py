@@ -39,7 +39,8 @@ class Subject:
         self._reuses = True
         self.restart()
         try:
-            self.draws_noise = training and self.seed_matters(self.draw(self.one_of(64, 256)))
+            # A long draw as well: what noise is about, such as an order of blocks, there may be none of in a short one.
+            self.draws_noise = training and any(self.seed_matters(self.draw(n)) for n in self.usable(64, 256, 1000))
             self._reuses = not (target.is_module and self._remembers())
         except TargetFailure:
             pass  # the probes meet the same failure and report it

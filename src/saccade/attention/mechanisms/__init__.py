@@ -9,6 +9,7 @@ from saccade.attention.mechanisms.compressed import CompressedAttention
 from saccade.attention.mechanisms.full import FullAttention
 from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
+from saccade.attention.mechanisms.sinkhorn import SinkhornAttention
 from saccade.attention.mechanisms.sparse import (
     BigBirdAttention,
     LocalAttention,
@@ -31,6 +32,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "linear": LinearAttention,
     "linformer": LinformerAttention,
     "compressed": CompressedAttention,
+    "sinkhorn": SinkhornAttention,
 }
 
 
