@@ -8,7 +8,7 @@ attention which looks at little can pass on what it saw far away (ETC, Ainslie e
 Zaheer et al. 2020). ETC's relative positions and its own projections for them are left out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
             EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
             for layer, each in enumerate(self.mechanisms)
         )
-        _share(layer.attention for layer in self.layers)
+        _share(self.layers)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
         # As large as embedded tokens, among which they stand. Drawn last: the other weights are as without them.
@@ -171,10 +171,12 @@ class Encoder(nn.Module):
         return torch.cat([extra, x], dim=1), key_mask
 
 
-def _share(layers: Iterable[MultiHeadAttention]) -> None:
+def _share(layers: nn.ModuleList) -> None:
     """Let layers of the same spec share what it says they share: with the first of them."""
     firsts: dict[Mechanism, AttentionLayer] = {}
-    for attention in layers:
+    for layer in layers:
+        assert isinstance(layer, EncoderLayer)
+        attention = layer.attention
         first = firsts.setdefault(attention.mechanism, attention.layer)
         if first is not attention.layer:
             attention.layer.share_with(first)
