@@ -10,6 +10,7 @@ A shape reads like `Float[Tensor, "b h q d"]`. The letters always mean the same:
 | `q` | queries | `f` | features |
 | `k` | keys | `v` | vocabulary |
 | `n` | positions where `q` = `k` | `t` | target positions |
+| `r` | rank | `m` | groups of tokens, or heads of all examples |
 
 The annotations are free at run time; the tests run with jaxtyping's import hook, which checks them all.
 """
