@@ -8,7 +8,7 @@ attention which looks at little can pass on what it saw far away (ETC, Ainslie e
 Zaheer et al. 2020). ETC's relative positions and its own projections for them are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
