@@ -16,6 +16,9 @@ from saccade.attention.backends._tiles import Workspace
 from saccade.attention.mechanisms._scored_chunks import ELSEWHERE, PAIRS, PairScore
 from saccade.shapes import Float, Tensor
 
+SOME_KEYS = 256
+"""Keys in a block of pairs under the tanh: with more, the gradients of its queries and keys are large and slow."""
+
 
 @dataclass(frozen=True)
 class DotProduct(PairScore):
@@ -120,7 +123,7 @@ def _sigmoids(
     """sigmoid(2 (q + k)) for all pairs, some MB at a time."""
     (m, group, n_q, f), n_k = q.shape, k.shape[1]
     room = PAIRS.get(q.device.type, ELSEWHERE) // (group * f)
-    some_keys = max(1, min(n_k, room))
+    some_keys = max(1, min(n_k, SOME_KEYS, room))
     some_rows = max(1, min(n_q, room // some_keys))
     some_heads = max(1, room // (some_keys * some_rows))
     q, k = (torch.mul(x, 2, out=work.take(name, *x.shape)) for name, x in (("twice_q", q), ("twice_k", k)))

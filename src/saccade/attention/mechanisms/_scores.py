@@ -153,7 +153,7 @@ class AdditiveScore(Score):
 
     @property
     def parameter(self) -> Float[Tensor, "h f"]:
-        """w."""
+        """The paper's v."""
         return self.weight
 
 

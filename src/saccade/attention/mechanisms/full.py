@@ -139,7 +139,7 @@ class ScoredLayer(AttentionLayer):
 
 @dataclass(frozen=True, repr=False)
 class FullAttention(Mechanism):
-    """Every query looks at every key: scaled dot-product attention, the dense baseline, and its other scores and weights.
+    """Every query looks at every key: the dense baseline, and attention with other scores and weights.
 
     Formula: out_i = sum_j w_ij v_j, with w_i made from the scores s_ij of all visible keys.
         `scaled_dot`: s = q . k / sqrt(d). `dot`: s = q . k. `cosine`: s = cos(q, k) / temperature; a zero vector has
