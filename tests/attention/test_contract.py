@@ -5,7 +5,7 @@ import torch
 
 import oracles
 from saccade import Global, Local, Strided
-from saccade.attention import MECHANISMS
+from saccade.attention import MECHANISMS, to_mechanism
 from saccade.checking import check
 from saccade.claims import PROBES
 
@@ -19,13 +19,27 @@ SMALL = {
     "longformer": {"window": 8},
     "big_bird": {"block": 8, "random_blocks": 2},
     "linear": {},
+    "mixed": {"parts": (("local(left=7, right=4)", 2), ("linear", 1))},
 }
 """Options small enough that a short input shows the mechanism at work; the defaults are tried as well."""
 
 
+MORE = {
+    "full_dot": "full(score='dot')",
+    "full_cosine": "full(score='cosine')",
+    "full_additive": "full(score='additive', hidden=4)",
+    "full_relu": "full(weights='relu')",
+    "full_top_k": "full(weights='top_k', top_k=3)",
+    "full_additive_relu": "full(score='additive', weights='relu')",
+    "mixed_full_sparse": "mixed([(full, 2), (Local(5, 1) | Global(2) | Strided(7, steps=3), 1)])",
+    "mixed_scores": "mixed([(linear, 1), (full(weights='relu'), 1), (mixed([(strided(stride=6), 1)]), 1)])",
+}
+"""Further forms of a mechanism whose claims differ, or which compute otherwise."""
+
 SPECS = [
     *(pytest.param(kind(), id=name) for name, kind in MECHANISMS.items()),
     *(pytest.param(MECHANISMS[name](**options), id=f"{name}_small") for name, options in SMALL.items() if options),
+    *(pytest.param(to_mechanism(text), id=name) for name, text in MORE.items()),
 ]
 
 
@@ -47,10 +61,10 @@ def test_every_mechanism_has_small_options_here(name):
     assert name in SMALL
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", [*MECHANISMS, *MORE])
 def test_every_probe_that_a_claim_calls_for_passes(name):
     """`check` runs each probe in evaluation and in training."""
-    spec = MECHANISMS[name](**SMALL[name])
+    spec = to_mechanism(MORE[name]) if name in MORE else MECHANISMS[name](**SMALL[name])
     report = check(spec.build(heads=H, head_dim=D), claims=spec.claims, width=D)
     # What a probe needs is a claim, or an argument that layers take: where keys are others, queries may come in chunks.
     given = {"key_mask": True, "q_start": spec.claims.cross}
