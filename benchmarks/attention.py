@@ -4,10 +4,11 @@
     python benchmarks/attention.py
     python benchmarks/attention.py --only auto --rounds 9
 
-Sections: `ratios` (beside the peers), `shapes` (one head, other head dims), `auto` (never slower than dense?), `memory`
-(of the window at 65,536 tokens) and `orders` (strides, grids, graphs). A ratio is the time of dense
-`scaled_dot_product_attention` without a mask over that of the row, the median of rounds in which all take turns; b 1,
-fp32. An exclamation mark stands where a goal is missed. Whatever is timed was held to its definition just before.
+Sections: `ratios` (patterns) and `mechanisms` (those that find their own pattern, or compress keys), both beside the
+peers; `shapes` (one head, other head dims), `auto` (never slower than dense?), `memory` (of the window at 65,536
+tokens) and `orders` (strides, grids, graphs). A ratio is the time of dense `scaled_dot_product_attention` without a
+mask over that of the row, the median of rounds in which all take turns; b 1, fp32. An exclamation mark stands where a
+goal is missed. Whatever is timed was held to its definition just before.
 """
 
 import argparse
@@ -19,12 +20,13 @@ import torch
 
 from saccade.bench.machine import place, versions
 from speed.auto import never_slower
+from speed.mechanisms import found_patterns
 from speed.memory import tensors
 from speed.orders import far_apart
 from speed.ratios import other_sizes, side_by_side
 from speed.timing import Timer
 
-SECTIONS = ("ratios", "shapes", "auto", "memory", "orders")
+SECTIONS = ("ratios", "mechanisms", "shapes", "auto", "memory", "orders")
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="this section alone; repeat at will")
-    parser.add_argument("--lengths", default="4096,16384", help="of the section `ratios`")
+    parser.add_argument("--lengths", default="4096,16384", help="of the sections with peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quick", action="store_true", help="small lengths, to see that all of it runs")
@@ -56,9 +58,9 @@ def parsed() -> argparse.Namespace:
 def run(section: str, options: argparse.Namespace, timer: Timer) -> None:
     """One section."""
     quick = options.quick
-    if section == "ratios":
+    if section in ("ratios", "mechanisms"):
         lengths = [1024] if quick else [int(n) for n in options.lengths.split(",")]
-        side_by_side(lengths, timer, options.peers)
+        (side_by_side if section == "ratios" else found_patterns)(lengths, timer, options.peers)
     elif section == "shapes":
         other_sizes(1024 if quick else 4096, timer)
     elif section == "auto":

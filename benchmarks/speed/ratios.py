@@ -6,10 +6,10 @@ from importlib.metadata import version
 
 import torch
 
-from saccade.bench.measure import speed_ratio
+from saccade.bench.measure import peak_memory, speed_ratio
 from speed.peers import COMPUTES, UnavailableError, peer_rows
 from speed.rows import Row, dense, our_rows
-from speed.timing import Call, Timer, both, draw, forward
+from speed.timing import Call, Timer, Work, both, draw, forward
 
 DENSE = "dense"
 INSTALL = "what is not installed comes with: pip install --no-deps -r benchmarks/requirements.txt"
@@ -29,19 +29,30 @@ class Size:
 
 def side_by_side(lengths: Iterable[int], timer: Timer, peers: bool) -> None:
     """Ours and the peers, every row checked before."""
-    rows, missing = our_rows(), []
-    for package, row in peer_rows() if peers else []:
+    check(our_rows())
+    others, missing = checked(peer_rows() if peers else [])
+    for n in lengths:
+        table(Size(8, n, 64), [*our_rows(), *others], timer)
+    said(COMPUTES if others else "", missing)
+
+
+def checked(peers: Iterable[tuple[str, Row]]) -> tuple[list[Row], list[str]]:
+    """The peers that run here and compute what they should, with their versions; and why others do not."""
+    rows, missing = [], []
+    for package, row in peers:
         try:
             label = f"{row.name} {version(package).partition('+')[0]}"
             row.check(row)
             rows.append(replace(row, name=label))
         except Exception as error:  # whatever stops a peer is said, and stops nothing else
             missing.append(f"  {row.name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-    check(our_rows())
-    for n in lengths:
-        table(Size(8, n, 64), rows, timer)
-    if len(rows) > len(our_rows()):
-        print("\n" + COMPUTES)
+    return rows, missing
+
+
+def said(computes: str, missing: list[str]) -> None:
+    """What peers compute, and which are missing."""
+    if computes:
+        print("\n" + computes)
     if missing:
         print("\nnot measured:", *missing, INSTALL, sep="\n")
 
@@ -59,8 +70,12 @@ def check(rows: Iterable[Row]) -> None:
         row.check(row)
 
 
-def table(size: Size, rows: list[Row], timer: Timer) -> None:
-    """Speed of every row forward, then forward and backward, next to dense attention in the same rounds."""
+def table(size: Size, rows: list[Row], timer: Timer, memory: bool = False) -> None:
+    """Speed of every row forward, then forward and backward, next to dense attention in the same rounds.
+
+    With `memory`, the most that torch held at once in forward and backward, beyond the inputs, in their unit: tensors
+    of (n, h, d).
+    """
     calls: dict[str, Call] = {DENSE: dense}
     skipped = {}
     for row in rows:
@@ -73,13 +88,20 @@ def table(size: Size, rows: list[Row], timer: Timer) -> None:
     ahead = timer.turns({name: forward(call, first[name]) for name, call in calls.items()})
     forward_only = {row.name for row in rows if not row.backward}
     round_trip = timer.turns({n: both(call, first[n]) for n, call in calls.items() if n not in forward_only})
+    peaks = {name: peak(size, both(calls[name], first[name])) for name in round_trip} if memory else {}
     print(f"\n{size}: times as fast as dense attention ({len(ahead[DENSE])} and {len(round_trip[DENSE])} rounds)")
-    print(f"{'':32}{'forward':>8}{'goal':>7}{'ms':>10}{'forward + backward':>22}{'goal':>7}{'ms':>10}")
-    print(f"{DENSE:32}" + cells(ahead, DENSE, None, 8) + cells(round_trip, DENSE, None, 22))
+    print(f"{'':32}{'forward':>8}{'goal':>7}{'ms':>10}{'forward + backward':>22}{'goal':>7}{'ms':>10}", end="")
+    print(f"{'tensors':>10}" if memory else "")
+    print(f"{DENSE:32}" + cells(ahead, DENSE, None, 8) + cells(round_trip, DENSE, None, 22) + peaks.get(DENSE, ""))
     for row in rows:
         goals = row.goals.get(size.n, (None, None))
         words = cells(ahead, row.name, goals[0], 8) + cells(round_trip, row.name, goals[1], 22)
-        print(f"{row.name:32}" + (skipped.get(row.name) or words))
+        print(f"{row.name:32}" + (skipped.get(row.name) or words + peaks.get(row.name, "")))
+
+
+def peak(size: Size, work: Work) -> str:
+    """A cell of memory."""
+    return f"{peak_memory(work, torch.device('cpu')) / (4 * size.heads * size.n * size.dim):10.1f}"
 
 
 def cells(times: dict[str, list[float]], name: str, goal: float | None, width: int) -> str:

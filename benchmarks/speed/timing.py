@@ -69,6 +69,6 @@ def forward(call: Call, inputs: list[Tensor]) -> Work:
 
 
 def both(call: Call, inputs: list[Tensor]) -> Work:
-    """Forward and backward, gradients for all inputs."""
+    """Forward and backward, gradients for all inputs but keys that are queries."""
     grad = torch.randn_like(inputs[2])
-    return lambda: torch.autograd.grad(call(*inputs), inputs, grad)
+    return lambda: torch.autograd.grad(call(*inputs), inputs, grad, allow_unused=True)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import module_subjects
 import pytest
 import subjects
 import torch
@@ -82,7 +83,7 @@ def test_a_short_table_of_positions_fails_lengths_alone():
         def __init__(self, width):
             super().__init__()
             self.table = nn.Embedding(512, width)
-            self.block = subjects.Block(width)
+            self.block = module_subjects.Block(width)
 
         def forward(self, x, key_mask=None):
             return self.block(x + self.table(torch.arange(x.shape[1])), key_mask)

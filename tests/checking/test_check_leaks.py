@@ -1,6 +1,7 @@
 """Each known kind of leak is found by the probe that is meant for it, and by no other."""
 
 import decoders
+import module_subjects
 import pytest
 import subjects
 from torch import nn
@@ -114,12 +115,12 @@ def test_a_step_on_x_that_is_not_the_whole_is_found():
     ],
 )
 def test_a_leak_inside_a_block_on_x_is_found_too(attention, probe):
-    report = check(lambda: subjects.Block(attention=attention), on="x", probes=[probe])
+    report = check(lambda: module_subjects.Block(attention=attention), on="x", probes=[probe])
     assert [result.probe for result in report.failed] == [probe], report.table()
 
 
 def test_a_batch_normalisation_is_found_in_training_only():
-    (result,) = check(subjects.BatchNormed, on="x", probes=["batch"]).results
+    (result,) = check(module_subjects.BatchNormed, on="x", probes=["batch"]).results
     assert result.status == "failed"
     assert result.where.endswith("(in training mode)")
 

@@ -3,6 +3,7 @@
 import functools
 
 import decoders
+import module_subjects
 import pytest
 import subjects
 import torch
@@ -39,7 +40,7 @@ def test_a_window_has_weights():
 
 
 def test_torch_attention_on_x_is_a_right_set_attention():
-    assert statuses(check(subjects.SetAttention, on="x", probes=["permutation", "padding"])) == {
+    assert statuses(check(module_subjects.SetAttention, on="x", probes=["permutation", "padding"])) == {
         "padding": "passed",
         "permutation": "passed",
     }
@@ -56,7 +57,7 @@ def test_fused_attention_is_right():
 
 @pytest.mark.parametrize("attention", [subjects.wide_window, subjects.pooled_far_away])
 def test_a_window_or_block_inside_a_block_on_x_is_no_defect_either(attention):
-    (result,) = check(lambda: subjects.Block(attention=attention), on="x", probes=["permutation"]).results
+    (result,) = check(lambda: module_subjects.Block(attention=attention), on="x", probes=["permutation"]).results
     assert result.status == "not claimed", result.where
 
 
@@ -188,7 +189,7 @@ def test_a_dtype_that_is_asked_for_is_not_exchanged():
     assert "expected scalar type Float" in result.where
 
 
-@pytest.mark.parametrize("target", [subjects.Block(), subjects.Block, lambda: subjects.Block(28)])
+@pytest.mark.parametrize("target", [module_subjects.Block(), module_subjects.Block, lambda: module_subjects.Block(28)])
 def test_a_right_block_on_x_passes_every_probe_in_both_modes(target):
     probes = ALL if isinstance(target, nn.Module) else ["padding", "empty_rows"]
     report = check(target, on="x", probes=probes)
@@ -198,7 +199,7 @@ def test_a_right_block_on_x_passes_every_probe_in_both_modes(target):
 
 
 def test_a_function_of_x_is_the_forward_pass():
-    block = subjects.Block(16).double().eval()
+    block = module_subjects.Block(16).double().eval()
     report = check(lambda x, key_mask=None, causal=False: block(x, key_mask, causal), on="x", probes=["padding"])
     assert statuses(report) == {"padding": "passed"}, report.table()
 
@@ -209,7 +210,7 @@ def test_relu_kinks_are_no_wrong_gradients():
 
 
 def test_the_target_itself_is_left_as_it_was():
-    block = subjects.Block()
+    block = module_subjects.Block()
     before = {name: value.clone() for name, value in block.state_dict().items()}
     check(block, on="x", probes=["batch"])
     assert block.training

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from saccade.attention import AttentionLayer
+from saccade.attention import AttentionLayer, after_step
 from saccade.training import Interrupted, TrainingSettings, loop, train
 
 SETTINGS = TrainingSettings(steps=11, batch_size=5, checkpoint_every=4, log_every=3, learning_rate=0.05)
@@ -289,6 +289,25 @@ def test_what_moves_without_gradients_moves_once_after_each_step(toy):
     run(toy, model, settings=TrainingSettings(steps=3), on_step=keep)
     assert len(moved) == 3
     assert all(torch.equal(after, then) for after, then in zip(moved, weights, strict=True))
+
+
+def test_a_layer_of_layers_passes_the_call_on_itself():
+    class Counting(AttentionLayer):
+        def __init__(self, inner=None):
+            super().__init__()
+            self.calls, self.inner = 0, inner
+
+        def forward(self):
+            raise NotImplementedError
+
+        def after_step(self):
+            self.calls += 1
+            if self.inner is not None:
+                self.inner.after_step()
+
+    outer, twice = Counting(Counting()), Counting()
+    after_step(torch.nn.ModuleList([outer, torch.nn.Sequential(twice), twice, torch.nn.Linear(1, 1)]))
+    assert (outer.calls, outer.inner.calls, twice.calls) == (1, 1, 1)
 
 
 def test_what_does_not_belong_together_is_refused(toy):

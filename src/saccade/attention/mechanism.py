@@ -204,12 +204,12 @@ def arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
 def after_step(model: nn.Module) -> None:
     """Call `after_step` of every attention layer of a model: once after each optimiser step, in any training loop.
 
-    A layer that is made of layers tells its own.
+    A layer that holds layers of its own passes the call on to them itself.
     """
     layers = [module for module in model.modules() if isinstance(module, AttentionLayer)]
-    inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+    inner = {part for layer in layers for part in layer.modules() if part is not layer}
     for layer in layers:
-        if id(layer) not in inner:
+        if layer not in inner:
             layer.after_step()
 
 

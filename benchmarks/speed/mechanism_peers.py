@@ -1,0 +1,98 @@
+# pyright: reportMissingImports=false
+"""Mechanisms of other libraries that find their own pattern, or compress keys: attention alone, without projections."""
+
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from speed.peers import give
+from speed.rows import Row
+from speed.timing import Call
+
+COMPUTES = """\
+What the peers compute, with the same sizes:
+  reformer-pytorch            buckets of 64, 4 rounds, shared queries and keys, across buckets, duplicates counted
+  routing-transformer         32 clusters, a window of n / 32; centroids move only in training, here they rest
+  sinkhorn-transformer        blocks of 128, its attention sort net; its values are those of sorted *keys*
+  linformer                   rank 256, one matrix for keys and one for values, for all heads
+  memory-compressed-attention stride 3, a convolution for each head, one null slot"""
+
+
+def reformer(heads: int, n: int, dim: int) -> Call:
+    """Reads queries only, as ours."""
+    from reformer_pytorch import LSHAttention
+
+    layer = LSHAttention(bucket_size=64, n_hashes=4).eval()
+    return lambda q, k, v: layer(q.flatten(0, 1), v.flatten(0, 1))[0].unflatten(0, q.shape[:2])
+
+
+def routing(heads: int, n: int, dim: int) -> Call:
+    """In evaluation, where nothing moves; called once before, as its first call makes its centroids."""
+    from routing_transformer.routing_transformer import KmeansAttention
+
+    layer = KmeansAttention(32, -(-n // 32), heads, dim)
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        layer(*(torch.randn(1, heads, n, dim, generator=draws) for _ in range(3)))
+    layer.eval()
+    return lambda q, k, v: layer(q, k, v)[0]
+
+
+def sinkhorn(heads: int, n: int, dim: int) -> Call:
+    """Balanced sorting, as ours."""
+    from sinkhorn_transformer.sinkhorn_transformer import SinkhornAttention
+
+    return SinkhornAttention(128, heads * dim, dim, heads, n, non_permutative=False).eval()
+
+
+def linformer(heads: int, n: int, dim: int) -> Call:
+    """Its projections hand over what is there."""
+    from linformer import LinformerSelfAttention
+
+    layer = LinformerSelfAttention(heads * dim, n, k=256, heads=heads)
+    layer.to_out = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        queries, keys, values = (rearrange(x, "b h n d -> b n (h d)") for x in (q, k, v))
+        give(layer, to_q=queries, to_k=keys, to_v=values)
+        return rearrange(layer(queries), "b n (h d) -> b h n d", h=heads)
+
+    return call
+
+
+def compressed(heads: int, n: int, dim: int) -> Call:
+    """Its one projection hands over queries, keys and values side by side."""
+    from memory_compressed_attention import MemoryCompressedAttention
+
+    layer = MemoryCompressedAttention(heads * dim, heads)
+    layer.to_out = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        together = torch.cat([rearrange(x, "b h n d -> b n (h d)") for x in (q, k, v)], -1)
+        give(layer, to_qkv=together)
+        return rearrange(layer(together[..., : heads * dim]), "b n (h d) -> b h n d", h=heads)
+
+    return call
+
+
+def runs(row: Row) -> None:
+    """A peer's numbers depend on its own draws: here only that it runs, forward and backward, and gives numbers."""
+    inputs = [torch.randn(1, 2, 1024, 16, requires_grad=True) for _ in range(3)]
+    out = row.build(2, 1024, 16)(*inputs)
+    out.sum().backward()
+    assert out.shape == (1, 2, 1024, 16)
+    assert out.isfinite().all()
+
+
+def mechanism_peers() -> list[tuple[str, Row]]:
+    """The package that is asked for its version, and the row."""
+    peer = partial(Row, check=runs)
+    return [
+        ("reformer-pytorch", peer("reformer-pytorch", reformer)),
+        ("routing-transformer", peer("routing-transformer", routing)),
+        ("sinkhorn-transformer", peer("sinkhorn-transformer", sinkhorn)),
+        ("linformer", peer("linformer", linformer, tokens_first=True)),
+        ("memory-compressed-attention", peer("memory-compressed-attention", compressed, tokens_first=True)),
+    ]

@@ -1,0 +1,92 @@
+"""Mechanisms that find their own pattern or compress their keys, beside other libraries', with their memory."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, normalize
+
+from saccade.attention import to_mechanism
+from saccade.attention.mechanism import AttentionLayer
+from speed.mechanism_peers import COMPUTES, mechanism_peers
+from speed.ratios import Size, check, checked, said, table
+from speed.rows import Goals, Row, close, dense
+from speed.timing import Call, Timer
+
+
+def found_patterns(lengths: Iterable[int], timer: Timer, peers: bool) -> None:
+    """Every mechanism and every peer, forward, and forward + backward, and the most memory that takes."""
+    rows = our_rows()
+    check(rows)
+    others, missing = checked(mechanism_peers() if peers else [])
+    for n in lengths:
+        table(Size(8, n, 64), [*rows, *others], timer, memory=True)
+    said(COMPUTES if others else "", missing)
+
+
+def our_rows() -> list[Row]:
+    """With the sizes that the goals name."""
+    return [
+        row("lsh", "lsh(bucket={n}, rounds=1)", shared, {4096: (3.2, 4.5), 16384: (12, 15)}),
+        row("routing", "routing(clusters=1)", layer_normed, {4096: (7, 8), 16384: (12, 14)}),
+        row("sinkhorn", "sinkhorn(block={n})", dense, {4096: (7, 7), 16384: (16, 16)}),
+        row("linformer(max_length={n})", "", None, {4096: (5.5, 5.5), 16384: (18, 18)}),
+        row("compressed", "", None, {4096: (2.3, 2.3)}),
+    ]
+
+
+def row(text: str, limit: str, definition: Call | None, goals: Goals) -> Row:
+    """One mechanism, held to dense attention where a limit of it is that, and else to itself in float64.
+
+    Args:
+        text: its expression; `{n}` stands for the length.
+        limit: the expression of a limit of it.
+        definition: what the limit equals.
+        goals: how fast it should be.
+    """
+    given = definition or partial(wide, text)
+    return Row(text.partition("(")[0], partial(build, text), partial(in_the_limit, limit or text, given), goals)
+
+
+def build(text: str, heads: int, n: int, dim: int) -> Call:
+    """A layer as in training, which is what takes longest."""
+    layer = fresh(text, heads, n, dim)
+    return lambda q, k, v: layer(q, k, v)
+
+
+def fresh(text: str, heads: int, n: int, dim: int) -> AttentionLayer:
+    """The same layer each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return to_mechanism(text.format(n=n)).build(heads, dim)
+
+
+def in_the_limit(limit: str, definition: Call, row: Row) -> None:
+    """Outputs and gradients equal the definition's."""
+    inputs = [torch.randn(1, 2, 300, 16, requires_grad=True) for _ in range(3)]
+    out, wanted = fresh(limit, 2, 300, 16).eval()(*inputs), definition(*inputs)
+    close(out, wanted)
+    grad = torch.randn_like(out)
+    given = {"allow_unused": True, "materialize_grads": True}
+    found, sought = (torch.autograd.grad(each, inputs, grad, **given) for each in (out, wanted))
+    for one, other in zip(found, sought, strict=True):
+        close(one, other)
+
+
+def wide(text: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same layer in float64."""
+    return fresh(text, q.shape[1], q.shape[2], q.shape[3]).eval().double()(q.double(), k.double(), v.double()).float()
+
+
+def shared(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Reformer in one bucket: queries are keys of length 1, and nobody sees itself."""
+    scores = q @ normalize(q, dim=-1).mT / q.shape[3] ** 0.5
+    itself = torch.eye(q.shape[2], dtype=torch.bool)
+    return scores.masked_fill(itself, -torch.inf).softmax(-1) @ v
+
+
+def layer_normed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Routing in one cluster."""
+    normed: Callable[[Tensor], Tensor] = partial(layer_norm, normalized_shape=[q.shape[3]])
+    return dense(normed(q), normed(k), v)
