@@ -19,6 +19,13 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "linear": MECHANISMS["linear"](),
+    "full_dot": MECHANISMS["full"](score="dot"),
+    "full_cosine": MECHANISMS["full"](score="cosine", temperature=0.5),
+    "full_additive": MECHANISMS["full"](score="additive", hidden=4),
+    "full_relu": MECHANISMS["full"](weights="relu"),
+    "full_top_k": MECHANISMS["full"](weights="top_k", top_k=3),
+    "mixed": MECHANISMS["mixed"]((("local(left=5, right=2)", 4), ("linear", 2))),
+    "mixed_default": MECHANISMS["mixed"](),
 }
 PATTERNS = {
     "full": Full(),

@@ -22,6 +22,10 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=8, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "nothing_at_first": MECHANISMS["sparse"](Random(2, block=8, causal=True)),
+    "full_cosine": MECHANISMS["full"](score="cosine"),
+    "full_additive": MECHANISMS["full"](score="additive"),
+    "full_relu": MECHANISMS["full"](weights="relu"),
+    "full_top_k": MECHANISMS["full"](weights="top_k", top_k=3),
     "early_only": MECHANISMS["sparse"](Global(3, rows=False)),
 }
 SIZES = {"linear": "O(1)"} | dict.fromkeys(

@@ -7,6 +7,7 @@ import oracles
 from saccade import Global, Local, Strided
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.checking import check
+from saccade.checking.stream import leaves
 from saccade.claims import PROBES
 
 H, D = 3, 5
@@ -25,14 +26,12 @@ SMALL = {
 
 
 MORE = {
-    "full_dot": "full(score='dot')",
     "full_cosine": "full(score='cosine')",
     "full_additive": "full(score='additive', hidden=4)",
     "full_relu": "full(weights='relu')",
     "full_top_k": "full(weights='top_k', top_k=3)",
-    "full_additive_relu": "full(score='additive', weights='relu')",
     "mixed_full_sparse": "mixed([(full, 2), (Local(5, 1) | Global(2) | Strided(7, steps=3), 1)])",
-    "mixed_scores": "mixed([(linear, 1), (full(weights='relu'), 1), (mixed([(strided(stride=6), 1)]), 1)])",
+    "mixed_relu": "mixed([(linear, 1), (full(weights='relu'), 1), (mixed([(strided(stride=6), 1)]), 1)])",
 }
 """Further forms of a mechanism whose claims differ, or which compute otherwise."""
 
@@ -173,16 +172,20 @@ def test_claim_streaming(spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_claim_state_size(spec):
-    """O(1) from the first token on, O(window) from a full window on; O(n) as many numbers for each token."""
+    """O(1) from the first token on, O(window) from a full window on; O(n) as many numbers for each token.
+
+    The O(n) of a mixture may hold smaller states as well.
+    """
     assert bool(spec.claims.state_size) == spec.claims.streaming
     if not spec.claims.streaming:
         pytest.skip("not claimed")
     layer = spec.build(heads=H, head_dim=D)
-    sizes = {n: sum(leaf.numel() for leaf in layer.prefill(*inputs(n, n, D))[1]) for n in (0, 1, 500, 1000)}
+    sizes = {n: sum(leaf.numel() for leaf in leaves(layer.prefill(*inputs(n, n, D))[1])) for n in (0, 1, 500, 1000)}
     assert {
         "O(1)": sizes[0] == sizes[1] == sizes[500] == sizes[1000],
         "O(window)": sizes[1] < sizes[500] == sizes[1000] < 500 * sizes[1],
-        "O(n)": sizes[1000] == 2 * sizes[500] == 1000 * sizes[1],
+        "O(n)": sizes[1000] == 2 * sizes[500] == 1000 * sizes[1]
+        or (spec.name == "mixed" and sizes[1] < sizes[500] < sizes[1000] < 2 * sizes[500]),
     }[spec.claims.state_size]
 
 
@@ -196,14 +199,14 @@ def test_hidden_keys_leave_no_trace_in_any_parameter_or_input(spec, causal):
     hidden = ~mask[:, None, :, None]
     layer = spec.build(heads=H, head_dim=D, value_dim=7)
     clean = layer(q, k, v, key_mask=mask, causal=causal)
-    leaves = [torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v)]
+    poisoned = [torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v)]
     if not spec.claims.cross:  # what is hidden is hidden as a query, too
-        leaves.append(q := torch.where(hidden, poison, q).requires_grad_())
-    out = layer(q, *leaves[:2], key_mask=mask, causal=causal)
+        poisoned.append(q := torch.where(hidden, poison, q).requires_grad_())
+    out = layer(q, *poisoned[:2], key_mask=mask, causal=causal)
     shown = real if not spec.claims.cross else n
     out[:, :, :shown].sum().backward()
     assert torch.equal(out[:, :, :shown], clean[:, :, :shown])
-    for leaf in leaves:
+    for leaf in poisoned:
         if leaf.grad is not None:
             assert leaf.grad.isfinite().all()
             assert not leaf.grad[:, :, real:].any()

@@ -14,7 +14,7 @@ from saccade import Causal, Full, Global, Local, Random, Strided, attend
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.claims import Claims
 
-NAMES = ("full", "sparse", "local", "strided", "sparse_transformer", "longformer", "big_bird", "linear")
+NAMES = ("full", "sparse", "local", "strided", "sparse_transformer", "longformer", "big_bird", "linear", "mixed")
 
 
 def test_the_list_has_the_names_of_the_design():

@@ -250,14 +250,15 @@ class FullAttention(Mechanism):
         seen = min(n_q, n_k)
         pairs = heads * (seen * (seen + 1) // 2 + (n_q - seen) * n_k if causal else n_q * n_k)
         sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
-        vectors, moved, kept = n_q * heads + n_k * kv_heads, tensor_bytes(*sizes), kept_bytes(*sizes)
-        fused = self.score != "additive" and self.weights == "softmax"
-        computed = pairs if fused else computed_pairs(n_q, n_k, heads, kv_heads, causal)
-        size = (self.hidden or head_dim) if self.score == "additive" else head_dim
-        prepared = 2 * vectors * head_dim * size if self.score == "additive" else 0
-        if not fused:
+        vectors, kept, prepared, size = n_q * heads + n_k * kv_heads, kept_bytes(*sizes), 0, head_dim
+        if self.score == "cosine":  # the length of each vector
+            kept += 4 * (vectors + heads * self.learn_temperature)
+        if self.score == "additive":  # what is projected is kept, and so are the projections
+            size = self.hidden or head_dim
+            kept += 4 * vectors * size
+            prepared = 2 * vectors * head_dim * size
+        per_pair, computed = 2 * (size + value_dim), pairs
+        if self.score == "additive" or self.weights != "softmax":
+            computed = computed_pairs(n_q, n_k, heads, kv_heads, causal)
             kept += 4 * n_q * heads * (self._weighting().kept - 1)
-        if self.score != "scaled_dot" and self.score != "dot":  # inputs of the projections, or lengths of the vectors
-            kept += 4 * vectors * (size if self.score == "additive" else 1)
-        per_pair = 2 * (size + value_dim)
-        return Cost(per_pair * pairs + prepared, pairs, moved, wasted=per_pair * (computed - pairs), kept=kept)
+        return Cost(per_pair * pairs + prepared, pairs, tensor_bytes(*sizes), per_pair * (computed - pairs), kept)

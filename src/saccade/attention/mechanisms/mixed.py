@@ -172,9 +172,8 @@ class MixedAttention(Mechanism):
 
     Formula: out[heads of part i] = part i (q, k, v of those heads).
 
-    Cost: the sum of the parts: time, memory and state. Nothing is copied but the output. Training keeps what the parts
-        keep; where some keep their slice of the inputs as it is and others a copy, the whole inputs stay beside the
-        copies, which `kept` does not count.
+    Cost: the sum of the parts: time, memory and state; the outputs are copied side by side. Training may keep more than
+        the parts by themselves, at most the whole inputs and output once: parts keep views of them.
 
     Use it: where one kind of head misses something: local heads for neighbours beside global ones of any kind.
 
