@@ -18,9 +18,9 @@ WEIGHTS = ("softmax", "relu", "top_k")
 OPTIONS = {"cosine": {"temperature": 0.5}, "additive": {"hidden": 4}, "top_k": {"top_k": 3}}
 MASKS = {
     "none": None,
-    "right": torch.arange(13) < torch.tensor([[9], [13]]),
-    "holes": torch.arange(13) % 3 != torch.tensor([[1], [0]]),
-    "empty": torch.tensor([[False], [True]]).expand(2, 13),
+    "right": torch.arange(7) < torch.tensor([[5], [7]]),
+    "holes": torch.arange(7) % 3 != torch.tensor([[1], [0]]),
+    "empty": torch.tensor([[False], [True]]).expand(2, 7),
 }
 
 
@@ -63,12 +63,12 @@ def seen_by(n_q, n_k, key_mask, causal, q_start):
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
 @pytest.mark.parametrize(
     ("n_q", "q_start", "mask"),
-    [(13, 0, "none"), (13, 0, "holes"), (4, 9, "right"), (13, 0, "empty"), (17, 0, "none"), (1, 12, "holes")],
+    [(7, 0, "holes"), (3, 4, "right"), (9, 0, "empty"), (1, 6, "none")],
     ids=str,
 )
 def test_every_score_with_every_weighting_equals_the_papers(score, weights, causal, n_q, q_start, mask):
-    q, k, v, upstream = inputs(n_q, 13)
-    layer, seen = layer_of(score, weights), seen_by(n_q, 13, MASKS[mask], causal, q_start)
+    q, k, v, upstream = inputs(n_q, 7)
+    layer, seen = layer_of(score, weights), seen_by(n_q, 7, MASKS[mask], causal, q_start)
     parameters = list(layer.parameters())
     leaves = [x.requires_grad_() for x in (q, k, v)]
     out = layer(*leaves, MASKS[mask], causal, q_start)
@@ -90,9 +90,9 @@ def test_every_score_with_every_weighting_equals_the_papers(score, weights, caus
 @pytest.mark.parametrize("score", ["dot", "additive"])
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
-@pytest.mark.parametrize(("pairs", "keys"), [(1, 1), (64, 2), (700, 5), (5000, 3), (10**6, 256)], ids=str)
+@pytest.mark.parametrize(("pairs", "keys"), [(1, 1), (90, 2), (700, 5), (10**6, 256)], ids=str)
 def test_any_cut_gives_the_same(monkeypatch, score, weights, causal, pairs, keys):
-    n = 23
+    n = 11
     q, k, v, upstream = inputs(n, n)
     key_mask = torch.arange(n) % 5 != torch.tensor([[1], [2]])
     layer = layer_of(score, weights)
@@ -170,11 +170,11 @@ def test_relu_counts_the_keys_that_a_query_sees():
 
 def test_dot_and_fixed_cosine_are_attend_with_a_scale():
     q, k, v, _ = inputs(15, 15)
-    assert torch.equal(layer_of("dot", "softmax")(q, k, v), attend(q, k, v, Full(), scale=1))
+    assert torch.equal(layer_of("dot", "softmax")(q, k, v), attend(q, k, v, Full(), scale=1.0))
     fixed = build(MECHANISMS["full"]("cosine", temperature=0.25, learn_temperature=False)).double()
     unit = [x / x.norm(dim=-1, keepdim=True) for x in (q, k)]
     assert not list(fixed.parameters())
-    torch.testing.assert_close(fixed(q, k, v), attend(*unit, v, Full(), scale=4), rtol=0, atol=1e-12)
+    torch.testing.assert_close(fixed(q, k, v), attend(*unit, v, Full(), scale=4.0), rtol=0, atol=1e-12)
 
 
 def test_a_cosine_knows_no_length_and_a_zero_vector_no_direction():
@@ -214,7 +214,7 @@ def test_large_sums_under_the_tanh_saturate():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
 def test_low_precision_is_at_most_twice_as_far_off_as_a_plain_version(score, weights, dtype, causal):
-    n = 40
+    n = 12
     q, k, v, _ = (x.to(dtype) for x in inputs(n, n))
     layer, seen = layer_of(score, weights), seen_by(n, n, None, causal, 0)
     with torch.no_grad():
