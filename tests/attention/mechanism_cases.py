@@ -26,6 +26,13 @@ SPECS = {
     "sinkhorn": MECHANISMS["sinkhorn"](block=8, iterations=5, gumbel=0),
     "sinkhorn_cut": MECHANISMS["sinkhorn"](block=8, sort_cut=2, gumbel=0),
     "sinkhorn_net": MECHANISMS["sinkhorn"](block=8, scores="linear", max_length=100, gumbel=0),
+    "full_dot": MECHANISMS["full"](score="dot"),
+    "full_cosine": MECHANISMS["full"](score="cosine", temperature=0.5),
+    "full_additive": MECHANISMS["full"](score="additive", hidden=4),
+    "full_relu": MECHANISMS["full"](weights="relu"),
+    "full_top_k": MECHANISMS["full"](weights="top_k", top_k=3),
+    "mixed": MECHANISMS["mixed"]((("local(left=5, right=2)", 4), ("linear", 2))),
+    "mixed_default": MECHANISMS["mixed"](),
 }
 PATTERNS = {
     "full": Full(),

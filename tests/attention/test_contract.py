@@ -5,7 +5,7 @@ import torch
 
 import oracles
 from saccade import Global, Local, Strided
-from saccade.attention import MECHANISMS
+from saccade.attention import MECHANISMS, to_mechanism
 from saccade.checking import check
 from saccade.claims import PROBES
 
@@ -22,13 +22,25 @@ SMALL = {
     "linformer": {"rank": 6, "max_length": 2200},
     "compressed": {"stride": 4, "kernel": 5},
     "sinkhorn": {"block": 8},
+    "mixed": {"parts": (("local(left=7, right=4)", 2), ("linear", 1))},
 }
 """Options small enough that a short input shows the mechanism at work; the defaults are tried as well."""
 
 
+MORE = {
+    "full_cosine": "full(score='cosine')",
+    "full_additive": "full(score='additive', hidden=4)",
+    "full_relu": "full(weights='relu')",
+    "full_top_k": "full(weights='top_k', top_k=3)",
+    "mixed_full_sparse": "mixed([(full, 2), (Local(5, 1) | Global(2) | Strided(7, steps=3), 1)])",
+    "mixed_relu": "mixed([(linear, 1), (full(weights='relu'), 1), (mixed([(strided(stride=6), 1)]), 1)])",
+}
+"""Further forms of a mechanism whose claims differ, or which compute otherwise."""
+
 SPECS = [
     *(pytest.param(kind(), id=name) for name, kind in MECHANISMS.items()),
     *(pytest.param(MECHANISMS[name](**options), id=f"{name}_small") for name, options in SMALL.items() if options),
+    *(pytest.param(to_mechanism(text), id=name) for name, text in MORE.items()),
 ]
 
 
@@ -50,10 +62,10 @@ def test_every_mechanism_has_small_options_here(name):
     assert name in SMALL
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", [*MECHANISMS, *MORE])
 def test_every_probe_that_a_claim_calls_for_passes(name):
     """`check` runs each probe in evaluation and in training."""
-    spec = MECHANISMS[name](**SMALL[name])
+    spec = to_mechanism(MORE[name]) if name in MORE else MECHANISMS[name](**SMALL[name])
     report = check(spec.build(heads=H, head_dim=D), claims=spec.claims, width=D)
     # What a probe needs is a claim, or an argument that layers take: where keys are others, queries may come in chunks.
     given = {"key_mask": True, "q_start": spec.claims.cross}
@@ -193,14 +205,14 @@ def test_hidden_keys_leave_no_trace_in_any_parameter_or_input(spec, causal):
     hidden = ~mask[:, None, :, None]
     layer = spec.build(heads=H, head_dim=D, value_dim=7).eval()  # or else both calls draw noise of their own
     clean = layer(q, k, v, key_mask=mask, causal=causal)
-    leaves = [torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v)]
+    poisoned = [torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v)]
     if not spec.claims.cross:  # what is hidden is hidden as a query, too
-        leaves.append(q := torch.where(hidden, poison, q).requires_grad_())
-    out = layer(q, *leaves[:2], key_mask=mask, causal=causal)
+        poisoned.append(q := torch.where(hidden, poison, q).requires_grad_())
+    out = layer(q, *poisoned[:2], key_mask=mask, causal=causal)
     shown = real if not spec.claims.cross else n
     out[:, :, :shown].sum().backward()
     assert torch.equal(out[:, :, :shown], clean[:, :, :shown])
-    for leaf in leaves:
+    for leaf in poisoned:
         if leaf.grad is not None:
             assert leaf.grad.isfinite().all()
             assert not leaf.grad[:, :, real:].any()

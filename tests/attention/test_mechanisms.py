@@ -26,6 +26,7 @@ NAMES = (
     "linformer",
     "compressed",
     "sinkhorn",
+    "mixed",
 )
 
 

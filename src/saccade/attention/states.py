@@ -1,7 +1,8 @@
 """Decoding states: what a layer keeps between one token and the next.
 
-A state is a NamedTuple of tensors (or of further states), batch first, in the dtype of the queries and at least
-fp32. It is a value: a step returns a new one and leaves the old one as it was, so that beams may branch from it.
+A state is a NamedTuple of tensors (or of further states, or tuples of them), batch first, in the dtype of the queries
+and at least fp32. It is a value: a step returns a new one and leaves the old one as it was, so that beams may branch
+from it.
 """
 
 from typing import Any, TypeVar
@@ -34,8 +35,15 @@ def reorder(state: State, index: Int[Tensor, " b2"]) -> State:
     if not isinstance(index, Tensor) or index.dtype not in (torch.int32, torch.int64) or index.ndim != 1:
         got = f"{tuple(index.shape)} of {index.dtype}" if isinstance(index, Tensor) else type(index).__name__
         raise TypeError(must_be("index", "a tensor [b2] of whole numbers", got))
-    leaves = (leaf.index_select(0, index) if isinstance(leaf, Tensor) else reorder(leaf, index) for leaf in state)
-    return type(state)(*leaves)
+    return _reordered(state, index)
+
+
+def _reordered(part: Any, index: Int[Tensor, " b2"]) -> Any:
+    """The same for a tensor, a state or a tuple of them."""
+    if isinstance(part, Tensor):
+        return part.index_select(0, index)
+    taken = [_reordered(each, index) for each in part]
+    return type(part)(*taken) if hasattr(part, "_fields") else tuple(taken)
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -95,6 +95,7 @@ class Random(Pattern):
         excluding = None if self.excluding is None else self.excluding.causal()
         return Random(self.blocks, self.block, self.seed, excluding, self.per_head, causal=True)
 
+    @on_cpu
     def reseeded(self, layer: int) -> "Random":
         """The draws of another layer; layer 0 has those of the seed itself."""
         seed = int(_hash(self.seed, torch.tensor(0), torch.tensor(layer), 0)) if layer else self.seed
