@@ -30,6 +30,9 @@ ROWS = 16384
 SCORES = 2**19
 """Scores at a time: they stay in cache."""
 
+HIDDEN = -(2.0**100)
+"""Added to the score of a pair that is not allowed: its weight is exactly 0, and to add is much faster than to fill."""
+
 
 class Sorted(NamedTuple):
     """Rows in the order of their buckets, for each head of each example (`m`) and each round (`r`).
@@ -121,13 +124,12 @@ class _Room:
     small: Workspace
     large: Workspace
     whole: Workspace
-    truth: Workspace
 
     @classmethod
     def of(cls, like: Tensor) -> "_Room":
         """In the dtype of the rows."""
-        whole, truth = (workspace(dtype, like.device) for dtype in (torch.int32, torch.bool))
-        return cls(workspace(like.dtype, like.device), Workspace(like.dtype, like.device), whole, truth)
+        small, whole = (workspace(dtype, like.device) for dtype in (like.dtype, torch.int32))
+        return cls(small, Workspace(like.dtype, like.device), whole)
 
 
 @dataclass
@@ -184,7 +186,7 @@ class _Group:
         return places.masked_fill_(found >= self.real, 0).mT.reshape(-1, self.rounds)
 
     @cached_property
-    def bounds(self) -> list[tuple[Any, Int[Tensor, "c s"]]]:
+    def bounds(self) -> list[tuple[Any, Float[Tensor, "c s 1"]]]:
         """What hides keys by their column: a comparison, and for each row the number to compare with."""
         tile = torch.arange(self.tiles, dtype=torch.int32, device=self.room.whole.device) - self.back
         found = []
@@ -193,7 +195,7 @@ class _Group:
                 places = self.at_places(name, bound)
                 places[..., self.real :] = 2**30 if name == "low" else 0
                 per_tile = places.view(self.runs, self.tiles, self.tile).sub_((tile * self.tile)[:, None])
-                found.append((compare, per_tile.view(-1, self.tile)))
+                found.append((compare, per_tile.view(-1, self.tile, 1).to(self.room.small.dtype)))
         return found
 
     @cached_property
@@ -267,32 +269,30 @@ class _Piece:
             torch.baddbmm(target, to_keys, given, beta=min(before, 1), alpha=scale, out=target)
 
     def scores(self, q: Float[Tensor, "c s d"], k: Float[Tensor, "c w d"]) -> Float[Tensor, "c s w"]:
-        """Scaled scores in units of log 2; -inf where a pair is not allowed."""
-        group = self.group
-        out = group.room.small.take("scores", len(q), group.tile, group.width)
+        """Scaled scores in units of log 2, far below all others where a pair is not allowed."""
+        group, work = self.group, self.group.room.small
+        out = work.take("scores", len(q), group.tile, group.width)
         torch.baddbmm(out, q, k.mT, beta=0, alpha=group.window.scale * LOG2E, out=out)
         if group.window.unique:
             out.sub_(self._rounds_met())
         own = out[:, :, group.back * group.tile :]
         if group.window.causal:
-            own.masked_fill_(torch.ones_like(own[0], dtype=torch.bool).triu_(), -math.inf)
+            own.add_(own.new_full(own.shape[1:], HIDDEN).triu_())
         else:
-            own.diagonal(dim1=1, dim2=2).fill_(-math.inf)
+            own.diagonal(dim1=1, dim2=2).fill_(HIDDEN)
         self._hide_ends(out)
+        columns = torch.arange(group.width, dtype=out.dtype, device=out.device)
         for compare, bound in group.bounds:
-            columns = torch.arange(group.width, dtype=bound.dtype, device=bound.device)
-            hidden = group.room.truth.take("hidden", *out.shape)
-            out.masked_fill_(compare(columns, bound[self.begin : self.end, :, None], out=hidden), -math.inf)
+            out.add_(compare(columns, bound[self.begin : self.end], out=work.take("hidden", *out.shape)), alpha=HIDDEN)
         return out
 
     def _hide_ends(self, scores: Float[Tensor, "c s w"]) -> None:
         """What stands before the first tile of a round belongs to another; behind the last real row there is none."""
-        group = self.group
+        group, last = self.group, self.group.tiles - 1
         for tile in range(group.back):
-            scores[(tile - self.begin) % group.tiles :: group.tiles, :, : (group.back - tile) * group.tile] = -math.inf
-        last = group.tiles - 1
-        end = group.back * group.tile + group.real - last * group.tile
-        scores[(last - self.begin) % group.tiles :: group.tiles, :, end:] = -math.inf
+            scores[(tile - self.begin) % group.tiles :: group.tiles, :, : (group.back - tile) * group.tile] = HIDDEN
+        if behind := group.real % group.tile:
+            scores[(last - self.begin) % group.tiles :: group.tiles, :, group.back * group.tile + behind :] = HIDDEN
 
     def _rounds_met(self) -> Float[Tensor, "c s w"]:
         """The log of the number of rounds in which two rows meet."""
@@ -338,14 +338,14 @@ def _forward(group: _Group, q: Float[Tensor, "t d"], v: Float[Tensor, "t e"]) ->
     out, top, total = (
         room.large.take(name, size, dim) for name, dim in (("out", v.shape[1]), ("top", 1), ("total", 1))
     )
-    for buffer, nothing in ((out, 0), (top, -math.inf), (total, 0)):
+    for buffer, nothing in ((out, 0), (top, HIDDEN), (total, 0)):
         buffer[: group.pad] = nothing
     for piece in group.pieces():
         rows = piece.gather("q", q)
         keys = torch.mul(rows, piece.gather("inverse", inverse), out=room.small.take("k", *rows.shape))
         scores = piece.scores(piece.tiles(rows), piece.windows(keys))
         highest = torch.amax(scores, -1, keepdim=True, out=piece.own(top))
-        scores.sub_(highest.clamp_(min=torch.finfo(q.dtype).min)).exp2_()
+        scores.sub_(highest.clamp_(min=HIDDEN / 2)).exp2_()
         torch.sum(scores, -1, keepdim=True, out=piece.own(total))
         torch.bmm(scores, piece.windows(piece.gather("v", v)), out=piece.own(out))
     return _combined(group.place, out, top.flatten(), total.flatten())
@@ -356,7 +356,7 @@ def _combined(
 ) -> tuple[Float[Tensor, "t e"], Float[Tensor, "t 1"]]:
     """The rounds of each row in one, by their log-sum-exp."""
     top, total = (each.index_select(0, place.flatten()).view(place.shape) for each in (top, total))
-    highest = top.amax(-1, keepdim=True).clamp_(min=torch.finfo(top.dtype).min)
+    highest = top.amax(-1, keepdim=True)
     factor = top.sub_(highest).exp2_()
     whole = total.mul_(factor).sum(-1, keepdim=True)
     factor.div_(whole.clamp(min=torch.finfo(whole.dtype).tiny))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from saccade.attention.backends._tiles import Workspace, workspace
 from saccade.attention.inputs import hide, live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
 from saccade.attention.mechanisms._buckets import Sorted, Window, attend_sorted, sort_rows, starts
@@ -26,6 +27,9 @@ from saccade.shapes import Bool, Float, Int, Tensor
 
 ONE_DIGIT = 64
 """Up to so many buckets each has directions of its own; more are numbered by two digits, each hashed by itself."""
+
+PRODUCTS = 2**20
+"""Products with directions at a time: they stay in cache."""
 
 DRAWN = 32
 """Directions are drawn so many at a time, so that the first ones do not depend on how many are wanted."""
@@ -77,24 +81,31 @@ def _directions(key: tuple[int, ...], dim: int, count: int) -> Float[Tensor, "d 
     return torch.cat(drawn)[:count].mT
 
 
-def hashed(x: Float[Tensor, "b h n d"], directions: tuple[Tensor, ...]) -> Int[Tensor, "b h r n"]:
-    """The bucket of each token in each round: argmax [xR; -xR], digit by digit."""
-    bucket = torch.zeros((), dtype=torch.int32, device=x.device)
+def hashed(x: Float[Tensor, "m n d"], directions: tuple[Tensor, ...]) -> Int[Tensor, "m r n"]:
+    """The bucket of each token in each round: argmax [xR; -xR], digit by digit, some heads at a time."""
+    heads, rounds, dim, _ = directions[0].shape
+    found = torch.zeros(len(x), rounds, x.shape[1], dtype=torch.int32, device=x.device)
+    work, head = workspace(x.dtype, x.device), torch.arange(len(x), device=x.device) % heads
     for rotation in directions:
-        heads, rounds, dim, count = rotation.shape
-        turned = rotation.to(x).transpose(1, 2).reshape(heads, dim, -1).mT @ x.mT
-        bucket = bucket * (2 * count) + _largest(turned.view(*x.shape[:2], rounds, count, -1))
-    return bucket.expand(*x.shape[:2], -1, -1)
+        count = rotation.shape[3]
+        rows = rotation.to(x).transpose(2, 3).reshape(heads, rounds * count, dim)
+        step = max(1, PRODUCTS // max(1, rounds * count * x.shape[1]))
+        for some, mine, its in zip(x.split(step), found.split(step), head.split(step), strict=True):
+            out = work.take("turned", len(some), rounds * count, x.shape[1])
+            torch.bmm(rows.index_select(0, its), some.mT, out=out)
+            mine.mul_(2 * count).add_(_largest(work, out.view(len(some), rounds, count, -1)))
+    return found
 
 
-def _largest(turned: Float[Tensor, "b h r f n"]) -> Int[Tensor, "b h r n"]:
+def _largest(work: Workspace, turned: Float[Tensor, "m r f n"]) -> Int[Tensor, "m r n"]:
     """The number of the largest of [xR; -xR], the first of equals. `argmax` takes several times as long."""
-    count = turned.shape[3]
-    high, low = turned.amax(3, keepdim=True), turned.amin(3, keepdim=True)
+    count = turned.shape[2]
+    high, low = turned.amax(2, keepdim=True), turned.amin(2, keepdim=True)
     negative = high < -low
+    equal = torch.eq(turned, torch.where(negative, low, high), out=work.take("equal", *turned.shape))
     falling = torch.arange(count, 0, -1, dtype=turned.dtype, device=turned.device)[:, None]
-    found = count - ((turned == torch.where(negative, low, high)) * falling).amax(3)
-    return (found + negative.squeeze(3) * count).clamp_(max=2 * count - 1).int()
+    found = count - equal.mul_(falling).amax(2)
+    return (found + negative.squeeze(2) * count).clamp_(max=2 * count - 1).int()
 
 
 class LshLayer(AttentionLayer):
@@ -170,7 +181,8 @@ class LshLayer(AttentionLayer):
         spec = self.spec
         if math.prod(size) == 1:
             return torch.zeros(*q.shape[:2], spec.rounds, q.shape[2], dtype=torch.int32, device=q.device)
-        return hashed(q, rotations(spec.seed, self.layer, q.shape[1], spec.rounds, q.shape[3], size))
+        drawn = rotations(spec.seed, self.layer, q.shape[1], spec.rounds, q.shape[3], size)
+        return hashed(q.flatten(0, 1), drawn).unflatten(0, q.shape[:2])
 
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
@@ -344,8 +356,8 @@ class LshAttention(Mechanism):
         """Places in a tile of queries, and how many tiles before it they may see."""
         if not causal:
             return self.bucket, 1
-        # The previous chunk begins up to 2 bucket - 1 places before its last reader; small tiles come closer to it.
-        tile = self.bucket // 2 if self.bucket % 2 == 0 else self.bucket
+        # The chunk before begins up to 2 bucket - 1 places before its last reader.
+        tile = min(max(self.bucket, 32), 64)
         return tile, -(-(2 * self.bucket - 1) // tile)
 
     def build(
