@@ -9,6 +9,8 @@ B, H, G, D, E = 2, 6, 3, 5, 7
 SPECS = {
     "full": MECHANISMS["full"](),
     "linear": MECHANISMS["linear"](),
+    "lsh": MECHANISMS["lsh"](bucket=3, rounds=2, causal_buckets=4),
+    "lsh_unique": MECHANISMS["lsh"](bucket=2, rounds=3, causal_buckets=2, unique=True),
     "self": MECHANISMS["local"](left=0),
     "local": MECHANISMS["local"](left=5, right=2),
     "local_long": MECHANISMS["local"](left=40),
@@ -31,6 +33,9 @@ SIZES = {"linear": "O(1)"} | dict.fromkeys(
 
 LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows": 2 + 9 + 1, "longformer": 2 + 3 + 1}
 """Tokens that a window keeps: its sinks, those to the left, and the token itself."""
+
+PER_TOKEN = {"lsh": H * (D + 2) + G * E, "lsh_unique": H * (D + 3) + G * E}
+"""Numbers that are kept of a token, where these are not its key, its value and whether it is real."""
 
 PATTERNS_KEPT = {
     Full(): (0, None),

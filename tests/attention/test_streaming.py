@@ -7,7 +7,22 @@ import pattern_cases
 import pytest
 import torch
 from hypothesis import given
-from streaming_cases import LIMITS, PATTERNS_KEPT, SIZES, SPECS, B, D, E, G, H, build, decode, key_masks, tokens
+from streaming_cases import (
+    LIMITS,
+    PATTERNS_KEPT,
+    PER_TOKEN,
+    SIZES,
+    SPECS,
+    B,
+    D,
+    E,
+    G,
+    H,
+    build,
+    decode,
+    key_masks,
+    tokens,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -202,7 +217,7 @@ def test_state_sizes_are_those_that_are_stated(name):
         _, state = layer.step(q, k, v, state)
         assert all(leaf.shape[0] == B for leaf in state)
         tokens_kept = min(i + 1, LIMITS.get(name, n))
-        wanted = G * D * (E + 1) if name == "linear" else tokens_kept * (G * (D + E) + 1)
+        wanted = G * D * (E + 1) if name == "linear" else tokens_kept * PER_TOKEN.get(name, G * (D + E) + 1)
         assert sum(leaf.numel() for leaf in state) == B * wanted
         # Counted in memory, too: a view would hold on to all that it was cut from.
         assert sum(leaf.untyped_storage().size() // leaf.itemsize for leaf in state) == B * wanted

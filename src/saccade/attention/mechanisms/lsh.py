@@ -9,30 +9,20 @@ Cost: O(r n m d) time for r rounds and chunks of m tokens; memory O(n d) (`_buck
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 import torch
 
-from saccade.attention.backends._tiles import Workspace, workspace
-from saccade.attention.inputs import hide, live_lengths, needed, validate_one_sequence
+from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
-from saccade.attention.mechanisms._buckets import Sorted, Window, attend_sorted, sort_rows, starts
+from saccade.attention.mechanisms._buckets import attend_sorted, sort_rows, starts
+from saccade.attention.mechanisms._hashing import digits, hashed, rotations
+from saccade.attention.mechanisms._sorted_tiles import Sorted, Window
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_state, validate_step
 from saccade.claims import Claims
 from saccade.errors import must_be
 from saccade.shapes import Bool, Float, Int, Tensor
-
-ONE_DIGIT = 64
-"""Up to so many buckets each has directions of its own; more are numbered by two digits, each hashed by itself."""
-
-PRODUCTS = 2**20
-"""Products with directions at a time: they stay in cache."""
-
-DRAWN = 32
-"""Directions are drawn so many at a time, so that the first ones do not depend on how many are wanted."""
 
 
 class Hashed(NamedTuple):
@@ -47,65 +37,6 @@ class Hashed(NamedTuple):
     keys: Float[Tensor, "b h n d"]
     values: Float[Tensor, "b g n e"]
     buckets: Float[Tensor, "b h n r"]
-
-
-def digits(buckets: int) -> tuple[int, ...]:
-    """The even digits that number at least so many buckets: one, or two of about the same size."""
-    if buckets <= ONE_DIGIT:
-        return (buckets,)
-    first = 2 * math.ceil(math.sqrt(buckets) / 2)
-    return first, 2 * math.ceil(buckets / (2 * first))
-
-
-@lru_cache(maxsize=64)
-def rotations(seed: int, layer: int, heads: int, rounds: int, dim: int, size: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Random directions for each digit, `[h r d f]` in float64: half as many as it has values."""
-    return tuple(
-        torch.stack(
-            [
-                torch.stack([_directions((seed, layer, head, turn, digit), dim, values // 2) for turn in range(rounds)])
-                for head in range(heads)
-            ]
-        )
-        for digit, values in enumerate(size)
-    )
-
-
-def _directions(key: tuple[int, ...], dim: int, count: int) -> Float[Tensor, "d f"]:
-    """The first normally distributed directions of a stream of them."""
-    seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=7).digest(), "little")
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    drawn = [
-        torch.randn(DRAWN, dim, generator=generator, dtype=torch.float64, device="cpu") for _ in range(0, count, DRAWN)
-    ]
-    return torch.cat(drawn)[:count].mT
-
-
-def hashed(x: Float[Tensor, "m n d"], directions: tuple[Tensor, ...]) -> Int[Tensor, "m r n"]:
-    """The bucket of each token in each round: argmax [xR; -xR], digit by digit, some heads at a time."""
-    heads, rounds, dim, _ = directions[0].shape
-    found = torch.zeros(len(x), rounds, x.shape[1], dtype=torch.int32, device=x.device)
-    work, head = workspace(x.dtype, x.device), torch.arange(len(x), device=x.device) % heads
-    for rotation in directions:
-        count = rotation.shape[3]
-        rows = rotation.to(x).transpose(2, 3).reshape(heads, rounds * count, dim)
-        step = max(1, PRODUCTS // max(1, rounds * count * x.shape[1]))
-        for some, mine, its in zip(x.split(step), found.split(step), head.split(step), strict=True):
-            out = work.take("turned", len(some), rounds * count, x.shape[1])
-            torch.bmm(rows.index_select(0, its), some.mT, out=out)
-            mine.mul_(2 * count).add_(_largest(work, out.view(len(some), rounds, count, -1)))
-    return found
-
-
-def _largest(work: Workspace, turned: Float[Tensor, "m r f n"]) -> Int[Tensor, "m r n"]:
-    """The number of the largest of [xR; -xR], the first of equals. `argmax` takes several times as long."""
-    count = turned.shape[2]
-    high, low = turned.amax(2, keepdim=True), turned.amin(2, keepdim=True)
-    negative = high < -low
-    equal = torch.eq(turned, torch.where(negative, low, high), out=work.take("equal", *turned.shape))
-    falling = torch.arange(count, 0, -1, dtype=turned.dtype, device=turned.device)[:, None]
-    found = count - equal.mul_(falling).amax(2)
-    return (found + negative.squeeze(2) * count).clamp_(max=2 * count - 1).int()
 
 
 class LshLayer(AttentionLayer):
@@ -137,7 +68,7 @@ class LshLayer(AttentionLayer):
         validate_one_sequence(q, k, v, key_mask, q_start, shared_qk=True)
         key_mask, wide = needed(key_mask), state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
-            queries, values = hide(q.to(wide), v.to(wide), key_mask)
+            queries, values = (_shown(x.to(wide), key_mask) for x in (q, v))
             found, window = self.sorted(queries.detach(), key_mask, causal)
             real = (q.shape[2],) * len(q) if key_mask is None else tuple(key_mask.sum(1).tolist())
             per_head = tuple(count for count in real for _ in range(q.shape[1]))
@@ -150,7 +81,7 @@ class LshLayer(AttentionLayer):
         """The tokens by (bucket, position), hidden ones behind, and what of them each sees."""
         spec, n = self.spec, q.shape[2]
         numbers = self.buckets(q, key_mask, causal)
-        last = int(math.prod(digits(spec.causal_buckets if causal else spec.wanted(n))))
+        last = math.prod(spec.digits(n, causal))
         if key_mask is not None:
             numbers = numbers.masked_fill(~key_mask[:, None, None], last)
         found, at_place = sort_rows(numbers.flatten(0, 1), last + 1)
@@ -167,9 +98,9 @@ class LshLayer(AttentionLayer):
     ) -> Int[Tensor, "b h r n"]:
         """The bucket of each token in each round; how many there are follows each example's live length."""
         if causal:
-            return self.hashed(q, digits(self.spec.causal_buckets))
+            return self.hashed(q, self.spec.digits(q.shape[2], causal))
         live = live_lengths(key_mask) or (q.shape[2],) * len(q)
-        sizes = [digits(self.spec.wanted(n)) for n in live]
+        sizes = [self.spec.digits(n, causal) for n in live]
         found = torch.empty(*q.shape[:2], self.spec.rounds, q.shape[2], dtype=torch.int32, device=q.device)
         for size in dict.fromkeys(sizes):
             rows = torch.tensor([row for row, mine in enumerate(sizes) if mine == size], device=q.device)
@@ -229,10 +160,10 @@ class LshLayer(AttentionLayer):
         """Tokens as a state holds them. Always a copy."""
         wide = state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
-            q, v = hide(q.to(wide), v.to(wide, copy=True), key_mask)
+            q, v = _shown(q.to(wide), key_mask), _shown(v.to(wide, copy=True), key_mask)
             norm = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
             keys = q / norm.masked_fill(norm == 0, 1)
-            buckets = self.hashed(q.detach(), digits(self.spec.causal_buckets)).mT.to(wide)
+            buckets = self.hashed(q.detach(), self.spec.digits(q.shape[2], causal=True)).mT.to(wide)
             return Hashed(
                 keys, v, buckets if key_mask is None else buckets.masked_fill(~key_mask[:, None, :, None], -1)
             )
@@ -249,6 +180,11 @@ class LshLayer(AttentionLayer):
     def extra_repr(self) -> str:
         """The spec."""
         return repr(self.spec)
+
+
+def _shown(x: Float[Tensor, "b h n d"], key_mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b h n d"]:
+    """Zeros in place of what is hidden, so that NaN or inf there reaches no output and no gradient."""
+    return x if key_mask is None else x.masked_fill(~key_mask[:, None, :, None], 0)
 
 
 def _asked(q: Float[Tensor, "b h 1 d"], state: Hashed, met: Float[Tensor, "b h 1 n"]) -> Float[Tensor, "b h 1 e"]:
@@ -348,9 +284,9 @@ class LshAttention(Mechanism):
             state_size="O(n)",
         )
 
-    def wanted(self, n: int) -> int:
-        """How many buckets there are for so many tokens."""
-        return 2 * max(1, math.ceil(n / self.bucket))
+    def digits(self, n: int, causal: bool) -> tuple[int, ...]:
+        """How the buckets are numbered: the paper's 2n / m for n live tokens; causally the same for any n."""
+        return digits(self.causal_buckets if causal else 2 * max(1, -(-n // self.bucket)))
 
     def tiles(self, causal: bool) -> tuple[int, int]:
         """Places in a tile of queries, and how many tiles before it they may see."""
@@ -382,5 +318,41 @@ class LshAttention(Mechanism):
         value_dim: int | None = None,
         causal: bool = False,
     ) -> Cost:
-        """Hashing, and the pairs of whole tiles. Causally, pairs are those of buckets that are equally full."""
-        raise NotImplementedError
+        """Hashing, and all pairs of tiles, in each round. Pairs that depend on the input are those of equal buckets."""
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        n, runs, size = n_q, heads * self.rounds, self.digits(n_q, causal)
+        directions = sum(size) // 2 if math.prod(size) > 1 else 0
+        tile, back = self.tiles(causal)
+        tile = min(tile, max(n, 1))
+        tiles = -(-n // tile)
+        computed = runs * tiles * tile**2 * (1 + min(back, max(tiles - 1, 0)))
+        pairs = runs * self._pairs_of_a_round(n, causal)
+        bounds = 1 if causal else 2 * self.same_bucket
+        kept = heads * (head_dim + 1 + self.rounds * (2 + bounds)) + kv_heads * value_dim
+        return Cost(
+            flops=2 * (pairs * (head_dim + value_dim) + runs * n * directions * head_dim),
+            pairs=pairs,
+            bytes=4 * n * (heads * (head_dim + value_dim) + kv_heads * value_dim),
+            wasted=2 * (computed - pairs) * (head_dim + value_dim),
+            kept=4 * n * kept,
+        )
+
+    def _pairs_of_a_round(self, n: int, causal: bool) -> int:
+        """Pairs that meet, where all buckets hold the same number of tokens, or one more."""
+        buckets = math.prod(self.digits(n, causal)) if causal or self.same_bucket else 1
+        held, more = divmod(n, buckets)
+        count = _earlier if causal else _near
+        return (buckets - more) * count(held, self.bucket) + more * count(held + 1, self.bucket)
+
+
+def _near(n: int, chunk: int) -> int:
+    """Pairs of n tokens in chunks: each with the others of its chunk and with those of the chunk before."""
+    full, rest = divmod(n, chunk)
+    chunks = full * chunk * (chunk - 1) + rest * (rest - 1)
+    return chunks + max(full - 1, 0) * chunk**2 + (rest * chunk if full else 0)
+
+
+def _earlier(n: int, chunk: int) -> int:
+    """The same with the earlier ones of its chunk."""
+    full, rest = divmod(n, chunk)
+    return _near(n, chunk) - (full * chunk * (chunk - 1) + rest * (rest - 1)) // 2
