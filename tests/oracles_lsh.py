@@ -27,7 +27,7 @@ def hashed(x: Tensor, rotations: list[Tensor]) -> int:
     """Section 2: argmax of [xR; -xR], digit by digit. Each rotation is [d, half as many directions as the digit]."""
     number = 0
     for rotation in rotations:
-        turned = [float(x @ column) for column in rotation.T]
+        turned = (x @ rotation).tolist()
         both = turned + [-value for value in turned]
         number = number * len(both) + both.index(max(both))
     return number
