@@ -42,12 +42,8 @@ def met_in_round(bucket: dict[int, int], m: int, same_bucket: bool) -> set[tuple
     """Section 2: sort by (bucket, position), cut into chunks of m; a query sees its own chunk and the one before."""
     order = sorted(bucket, key=lambda i: (bucket[i], i))
     chunk = {token: place // m for place, token in enumerate(order)}
-    return {
-        (i, j)
-        for i in order
-        for j in order
-        if i != j and 0 <= chunk[i] - chunk[j] <= 1 and (not same_bucket or bucket[i] == bucket[j])
-    }
+    pairs = ((i, j) for i in order for j in order if i != j and 0 <= chunk[i] - chunk[j] <= 1)
+    return {(i, j) for i, j in pairs if not same_bucket or bucket[i] == bucket[j]}
 
 
 def met_causally(bucket: dict[int, int], m: int) -> set[tuple[int, int]]:

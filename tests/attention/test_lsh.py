@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from mechanism_cases import B, D, E, G, H, assert_same, with_gradients
+from mechanism_cases import B, D, E, G, H, with_gradients
 
 import oracles
 import oracles_lsh
@@ -53,6 +53,13 @@ def masks(n):
     }
 
 
+def assert_same(actual, wanted, tolerance=1e-12):
+    for name, one, other in zip(("out", "dq", "dv"), actual, wanted, strict=True):
+        assert one.isfinite().all(), name
+        error = (one.double() - other).abs().max().item() if one.numel() else 0.0
+        assert error <= tolerance * max(1.0, other.abs().max().item()), f"{name} is off by {error:.2e}"
+
+
 def meetings(spec, q, real, causal):
     """In how many rounds each query meets each key, by the oracle and with the rotations of the package."""
     b, h, n, d = q.shape
@@ -74,7 +81,7 @@ def meetings(spec, q, real, causal):
     return met
 
 
-def compared(layer, n, mask, causal, tolerance=1e-12):
+def compared(layer, n, mask, causal):
     """Output and gradients against the oracle; hidden queries matter to nothing."""
     q, v, upstream = inputs(n)
     real = torch.ones(B, n, dtype=torch.bool) if mask is None else mask
@@ -84,23 +91,19 @@ def compared(layer, n, mask, causal, tolerance=1e-12):
         lambda q, v: oracles_lsh.attention(q, v, met, real, layer.spec.unique), q, v, upstream=upstream
     )
     actual = with_gradients(lambda q, v: layer(q, None, v, mask, causal), q, v, upstream=upstream)
-    assert all(each.isfinite().all() for each in actual)
-    shown = real[:, None, :, None]
-    for one, other in zip((actual[0] * shown, *actual[1:]), (wanted[0] * shown, *wanted[1:]), strict=True):
-        assert (one - other).abs().max() <= tolerance * max(1.0, other.abs().max())
-    return met
+    assert_same(actual, wanted)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
 @pytest.mark.parametrize("mask", ["none", "right", "holes"])
 def test_lsh_equals_the_paper_written_as_loops(name, causal, mask):
-    n = 45
+    n = 29
     compared(build(**OPTIONS[name]), n, masks(n)[mask], causal)
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 31, 64])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 8, 9, 31])
 @pytest.mark.parametrize("mask", ["none", "left", "empty"])
 def test_any_length_and_mask_equals_the_oracle(n, causal, mask):
     """Known defect of two peers: lengths that are no multiple of the chunk are refused."""
@@ -114,9 +117,9 @@ def test_however_the_work_is_cut_the_result_is_the_same(monkeypatch, rows, score
     monkeypatch.setattr(_sorted_tiles, "ROWS", rows)
     monkeypatch.setattr(_sorted_tiles, "SCORES", scores)
     monkeypatch.setattr(_hashing, "PRODUCTS", rows)
-    n = 40
+    n = 27
     compared(build(unique=unique), n, masks(n)["right"], causal)
-    compared(build(unique=unique, bucket=40, causal_buckets=2), 90, None, causal)
+    compared(build(unique=unique, bucket=11, causal_buckets=2), n, None, causal)
 
 
 def dense(q, v, seen):
@@ -152,8 +155,11 @@ def test_what_is_later_moves_nothing(name):
     layer, (q, v, _) = build(**OPTIONS[name]), inputs(n)
     changed = [torch.cat([x[:, :, :cut], 5 * torch.randn_like(x[:, :, cut:])], 2) for x in (q, v)]
     out = layer(q, None, v, causal=True)[:, :, :cut]
-    assert torch.equal(layer(changed[0], None, changed[1], causal=True)[:, :, :cut], out)
-    assert torch.equal(layer(q[:, :, :cut], None, v[:, :, :cut], causal=True), out)
+    for other in (
+        layer(changed[0], None, changed[1], causal=True),
+        layer(*(x[:, :, :cut] for x in (q, q, v)), None, True),
+    ):
+        torch.testing.assert_close(other[:, :, :cut], out, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
@@ -167,7 +173,7 @@ def test_padding_is_not_seen_and_more_of_it_changes_nothing(n, name, causal):
     q, v = (torch.where(mask[:, None, :, None], x, torch.nan) for x in (q, v))
     alone = layer(q[:, :, :real], None, v[:, :, :real], causal=causal)
     padded = layer(q, None, v, mask, causal)
-    assert torch.equal(padded[:, :, :real], alone)
+    torch.testing.assert_close(padded[:, :, :real], alone, rtol=0, atol=1e-13)
     assert not padded[:, :, real:].any()
 
 
@@ -182,8 +188,8 @@ def test_lengths_that_are_no_multiple_work_in_training_and_evaluation_alike(trai
     assert q.grad.isfinite().all()
 
 
-def test_how_long_a_key_is_does_not_matter_and_how_long_a_query_is_does():
-    """Known defect of an old benchmark: keys are not brought to unit length, and scores grow with sqrt(d)."""
+def test_keys_have_unit_length_and_queries_their_own():
+    """Known defect of an old benchmark: keys are not brought to unit length."""
     n = 20
     q, v, _ = inputs(n)
     layer = build(bucket=n)
@@ -192,9 +198,16 @@ def test_how_long_a_key_is_does_not_matter_and_how_long_a_query_is_does():
     out, other = layer(q, None, v), layer(longer, None, v)
     rest = torch.arange(n) != 7
     torch.testing.assert_close(other[:, :, rest], out[:, :, rest], rtol=0, atol=1e-14)
-    scores = longer[:, :, 7] @ (q / q.norm(dim=-1, keepdim=True))[:, :, rest].mT[:, :, None].squeeze(2) / math.sqrt(D)
-    weights = scores[:, :, :1].softmax(-1) if scores.ndim == 4 else scores.softmax(-1)
-    assert weights.shape[-1] == n - 1
+    assert (other[:, :, 7] - out[:, :, 7]).abs().max() > 1e-3
+
+
+def test_scores_are_divided_by_the_root_of_the_dim():
+    """Known defect of an old benchmark, which multiplies by it."""
+    q = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])[None, None].double()
+    identity = torch.eye(3, dtype=torch.float64)[None, None]
+    weights = LshAttention(bucket=3, rounds=1).build(1, 4, value_dim=3)(q, None, identity)
+    odds = weights[0, 0, 0, 2] / weights[0, 0, 0, 1]
+    torch.testing.assert_close(odds.item(), math.exp(2 / math.sqrt(4)))
 
 
 def test_nobody_sees_himself_among_others():
@@ -325,7 +338,7 @@ def test_gradcheck(causal):
     layer = build(bucket=2, rounds=2, causal_buckets=2)
     mask = torch.arange(9)[None] != 4
     leaves = [x.requires_grad_() for x in (q, v)]
-    assert torch.autograd.gradcheck(lambda q, v: layer(q, None, v, mask, causal), leaves)
+    assert torch.autograd.gradcheck(lambda q, v: layer(q, None, v, mask, causal), leaves, fast_mode=True)
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
@@ -382,12 +395,12 @@ def test_views_work_like_contiguous_tensors(causal):
     assert_same((out.detach(), *torch.autograd.grad(out, leaves, given)), wanted)
 
 
-def test_keys_are_never_read():
+def test_keys_are_never_read(unchecked):
     q, v, _ = inputs(20)
     out = build()(q, None, v)
     for k in (torch.full((1,), torch.nan), torch.zeros(B, G, 20, D)):
         assert torch.equal(build()(q, k, v), out)
-    with pytest.raises(ValueError, match="v's length must be q's, 20, as queries and keys are one sequence, got 19"):
+    with pytest.raises(ValueError, match="v's heads and length must be .*20.*got .*19"):
         build()(q, None, v[:, :, :19])
     with pytest.raises(ValueError, match="q_start must be 0, as queries and keys are one sequence, got 1"):
         build()(q, None, v, q_start=1)

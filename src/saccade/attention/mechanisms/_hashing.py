@@ -68,7 +68,7 @@ def hashed(x: Float[Tensor, "m n d"], directions: tuple[Tensor, ...]) -> Int[Ten
         for some, mine, its in zip(x.split(step), found.split(step), head.split(step), strict=True):
             out = work.take("turned", len(some), rounds * count, x.shape[1])
             torch.bmm(rows.index_select(0, its), some.mT, out=out)
-            mine.mul_(2 * count).add_(_largest(work, out.view(len(some), rounds, count, -1)))
+            mine.mul_(2 * count).add_(_largest(work, out.view(len(some), rounds, count, x.shape[1])))
     return found
 
 
