@@ -47,6 +47,22 @@ def starts(at_place: Int[Tensor, "m r n"]) -> Int[Tensor, "m r n"]:
     return places.masked_fill(~begins, 0).cummax(-1).values
 
 
+def first_seen(at_place: Int[Tensor, "m r n"], chunk: int) -> Int[Tensor, "m r n"]:
+    """The start of the chunk before that of each place, where each bucket is cut into chunks from its own start."""
+    first = starts(at_place)
+    begin = torch.arange(at_place.shape[2], device=at_place.device) - first
+    return (first + (begin // chunk - 1).clamp_(min=0) * chunk).int()
+
+
+def bucket_in_chunks(at_place: Int[Tensor, "m r n"], chunk: int) -> tuple[Tensor, Tensor]:
+    """Where the bucket of each place begins and ends, within the chunk of the place and the one before."""
+    n = at_place.shape[2]
+    own = torch.arange(n, device=at_place.device) // chunk
+    end = n - starts(at_place.flip(2)).flip(2)
+    low, high = starts(at_place).maximum((own - 1) * chunk), end.minimum((own + 1) * chunk)
+    return low.int(), high.int()
+
+
 def attend_sorted(
     q: Float[Tensor, "m n d"],
     v: Float[Tensor, "m2 n e"],

@@ -15,7 +15,7 @@ import torch
 
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
-from saccade.attention.mechanisms._buckets import attend_sorted, sort_rows, starts
+from saccade.attention.mechanisms._buckets import attend_sorted, bucket_in_chunks, first_seen, sort_rows
 from saccade.attention.mechanisms._hashing import digits, hashed, rotations
 from saccade.attention.mechanisms._sorted_tiles import Sorted, Window
 from saccade.attention.record import Record
@@ -86,9 +86,9 @@ class LshLayer(AttentionLayer):
             numbers = numbers.masked_fill(~key_mask[:, None, None], last)
         found, at_place = sort_rows(numbers.flatten(0, 1), last + 1)
         if causal:
-            found = found._replace(low=_first_seen(at_place, spec.bucket))
+            found = found._replace(low=first_seen(at_place, spec.bucket))
         elif spec.same_bucket:
-            low, high = _bucket_in_chunks(at_place, spec.bucket)
+            low, high = bucket_in_chunks(at_place, spec.bucket)
             found = found._replace(low=low, high=high)
         tile, back = spec.tiles(causal)
         return found, Window(tile, back, causal, spec.unique, 1 / math.sqrt(q.shape[3]))
@@ -192,22 +192,6 @@ def _asked(q: Float[Tensor, "b h 1 d"], state: Hashed, met: Float[Tensor, "b h 1
     scores = q @ state.keys.mT / math.sqrt(q.shape[3]) + met.log()
     values = state.values.repeat_interleave(q.shape[1] // state.values.shape[1], 1)
     return scores.softmax(-1) @ values
-
-
-def _first_seen(at_place: Int[Tensor, "m r n"], chunk: int) -> Int[Tensor, "m r n"]:
-    """The start of the chunk before that of each place, where each bucket is cut into chunks from its own start."""
-    first = starts(at_place)
-    begin = torch.arange(at_place.shape[2], device=at_place.device) - first
-    return (first + (begin // chunk - 1).clamp_(min=0) * chunk).int()
-
-
-def _bucket_in_chunks(at_place: Int[Tensor, "m r n"], chunk: int) -> tuple[Tensor, Tensor]:
-    """Where the bucket of each place begins and ends, within the chunk of the place and the one before."""
-    n = at_place.shape[2]
-    own = torch.arange(n, device=at_place.device) // chunk
-    end = n - starts(at_place.flip(2)).flip(2)
-    low, high = starts(at_place).maximum((own - 1) * chunk), end.minimum((own + 1) * chunk)
-    return low.int(), high.int()
 
 
 @dataclass(frozen=True, repr=False)
