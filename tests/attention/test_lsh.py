@@ -400,7 +400,7 @@ def test_keys_are_never_read(unchecked):
     out = build()(q, None, v)
     for k in (torch.full((1,), torch.nan), torch.zeros(B, G, 20, D)):
         assert torch.equal(build()(q, k, v), out)
-    with pytest.raises(ValueError, match="v's heads and length must be .*20.*got .*19"):
+    with pytest.raises(ValueError, match=r"v's heads and length must be .*20.*got .*19"):
         build()(q, None, v[:, :, :19])
     with pytest.raises(ValueError, match="q_start must be 0, as queries and keys are one sequence, got 1"):
         build()(q, None, v, q_start=1)
