@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from saccade.attention.mechanisms._sorted_tiles import HIDDEN, Group, Room, Sorted, Window, groups
-from saccade.shapes import Float, Int, Tensor
+from saccade.shapes import Bool, Float, Int, Tensor
 
 
 def sort_rows(bucket: Int[Tensor, "m r n"], buckets: int) -> tuple[Sorted, Int[Tensor, "m r n"]]:
@@ -173,6 +173,12 @@ def _of_real(group: Group, lse: Float[Tensor, "t 1"]) -> Float[Tensor, "p 1"]:
     return at
 
 
+def _alone(group: Group, lse: Float[Tensor, "t 1"]) -> Bool[Tensor, "t 1"] | None:
+    """Real rows that see nothing in any round. On a CPU `None` if there are none: looking costs little there."""
+    alone = (lse == -math.inf) & (group.place[:, :1] > 0)
+    return alone if alone.device.type != "cpu" or bool(alone.any()) else None
+
+
 class _AmongSorted(torch.autograd.Function):
     """Attention among sorted rows. Kept are the inputs, the output, the sorted rows and one number for each row."""
 
@@ -193,8 +199,9 @@ class _AmongSorted(torch.autograd.Function):
         for group in groups(Room.of(q), found, real, window):
             values = _shared(group, v, len(q))[1]
             mean, lse_of = _forward(group, q[group.heads].flatten(0, 1), values)
-            alone = (lse_of == -math.inf) & (group.place[:, :1] > 0)
-            out[group.heads] = torch.where(alone, values, mean).view_as(out[group.heads])
+            alone = _alone(group, lse_of)
+            mean = mean if alone is None else torch.where(alone, values, mean)
+            out[group.heads] = mean.view_as(out[group.heads])
             lse[group.heads] = lse_of.view_as(lse[group.heads])
         ctx.save_for_backward(q, v, out, lse, *found)
         ctx.real, ctx.window = real, window
@@ -210,8 +217,8 @@ class _AmongSorted(torch.autograd.Function):
             given, lse_of = (x[group.heads].flatten(0, 1) for x in (grad, lse))
             inner = (given * out[group.heads].flatten(0, 1)).sum(-1, keepdim=True)
             to_q, to_v = _backward(group, q[group.heads].flatten(0, 1), values, lse_of, given, inner)
-            alone = (lse_of == -math.inf) & (group.place[:, :1] > 0)
-            to_v.add_(given.masked_fill(~alone, 0))
+            alone = _alone(group, lse_of)
+            to_v = to_v if alone is None else to_v.add_(given.masked_fill(~alone, 0))
             grad_q[group.heads] = to_q.view_as(grad_q[group.heads])
             grad_v.index_add_(0, numbers, to_v.view(-1, *grad_v.shape[1:]))
         return grad_q, grad_v, *(None,) * 6
