@@ -210,8 +210,8 @@ class LshAttention(Mechanism):
         on long inputs in which a few keys matter, wherever they stand, and queries may be keys.
 
     Leave it:
-        below some 1,500 tokens, where dense attention is as fast; where queries and keys mean different things; for
-        cross attention; where all tokens point the same way, as then buckets say nothing.
+        below some 1,500 tokens (3,000 causally), where dense attention is as fast; where queries and keys mean
+        different things; for cross attention; where all tokens point the same way, as then buckets say nothing.
 
     Source:
         "Reformer" (Kitaev, Kaiser and Levskaya 2020). As in the paper's formula the first chunk sees itself only (its
