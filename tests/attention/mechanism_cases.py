@@ -33,6 +33,7 @@ SPECS = {
     "full_top_k": MECHANISMS["full"](weights="top_k", top_k=3),
     "mixed": MECHANISMS["mixed"]((("local(left=5, right=2)", 4), ("linear", 2))),
     "mixed_default": MECHANISMS["mixed"](),
+    "lsh": MECHANISMS["lsh"](bucket=4, rounds=2, same_bucket=True, unique=True, causal_buckets=6, seed=3),
 }
 PATTERNS = {
     "full": Full(),

@@ -11,6 +11,8 @@ SPECS = {
     "linear": MECHANISMS["linear"](),
     "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
     "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
+    "lsh": MECHANISMS["lsh"](bucket=3, rounds=2, causal_buckets=4),
+    "lsh_unique": MECHANISMS["lsh"](bucket=2, rounds=3, causal_buckets=2, unique=True),
     "self": MECHANISMS["local"](left=0),
     "local": MECHANISMS["local"](left=5, right=2),
     "local_long": MECHANISMS["local"](left=40),
@@ -40,6 +42,9 @@ SIZES = {"linear": "O(1)"} | dict.fromkeys(
 LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows": 2 + 9 + 1, "longformer": 2 + 3 + 1}
 """Tokens that a window keeps: its sinks, those to the left, and the token itself."""
 
+PER_TOKEN = {"lsh": H * (D + 2) + G * E, "lsh_unique": H * (D + 3) + G * E}
+"""Numbers that are kept of a token, where these are not its key, its value and whether it is real."""
+
 GROUPS = {"compressed": (3, 3), "compressed_mixed": (2, 5)}
 """Stride and kernel of those that keep a token for each group."""
 
@@ -48,6 +53,8 @@ def numbers(name, n):
     """How many numbers the state of one example holds behind so many tokens."""
     if name == "linear":
         return G * D * (E + 1)
+    if name in PER_TOKEN:
+        return n * PER_TOKEN[name]
     kept = tokens_kept(name, n) * (G * (D + E) + 1)
     if not name.startswith("sinkhorn"):
         return kept

@@ -25,6 +25,7 @@ NAMES = (
     "linear",
     "linformer",
     "compressed",
+    "lsh",
     "sinkhorn",
     "mixed",
 )
@@ -41,7 +42,7 @@ def test_every_mechanism_is_a_frozen_spec_with_defaults(name):
     spec = kind()
     assert is_dataclass(kind)
     assert isinstance(spec.claims, Claims)
-    assert spec.inputs == ("q", "k", "v")
+    assert spec.inputs == (("q", "v") if spec.claims.shared_qk else ("q", "k", "v"))
     for field in fields(spec):
         with pytest.raises(FrozenInstanceError):
             setattr(spec, field.name, getattr(spec, field.name))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from saccade.attention import MECHANISMS, attend, to_mechanism
+from saccade.attention.mechanism import arguments
 from saccade.bench import accuracy
 from saccade.bench.accuracy import DEFINITION, ITSELF, output_error
 
@@ -22,7 +23,7 @@ def test_what_is_right_has_no_error(mechanism, causal, all_rows, block, monkeypa
     spec, layer, inputs = built(mechanism, 601)
     if causal and not spec.claims.causal:
         pytest.skip("not claimed")
-    error, against = output_error(spec, layer, inputs, layer(**inputs, causal=causal), causal)
+    error, against = output_error(spec, layer, inputs, layer(**arguments(inputs), causal=causal), causal)
     assert error < 1e-13
     assert against == (DEFINITION if spec.claims.exact else ITSELF)
 

@@ -8,6 +8,7 @@ from saccade.attention.mechanisms.compressed import CompressedAttention
 from saccade.attention.mechanisms.full import FullAttention
 from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
+from saccade.attention.mechanisms.lsh import LshAttention
 from saccade.attention.mechanisms.mixed import MixedAttention
 from saccade.attention.mechanisms.sinkhorn import SinkhornAttention
 from saccade.attention.mechanisms.sparse import (
@@ -32,6 +33,7 @@ MECHANISMS |= {
     "compressed": CompressedAttention,
     "sinkhorn": SinkhornAttention,
     "mixed": MixedAttention,
+    "lsh": LshAttention,
 }
 
 
