@@ -14,7 +14,8 @@ class Claims:
 
     Attributes:
         causal: with `causal=True`, no output depends on a later token or on the length.
-        cross: queries and keys may come from different sequences of different lengths.
+        cross: queries and keys may come from different sequences of different lengths, or queries in chunks, each
+            placed by `q_start`. Otherwise they are one sequence, and `key_mask` speaks of both.
         any_length: every length from 1 works, with no divisibility rule.
         any_mask: `key_mask` may have holes and left padding, not only right padding.
         normalised: the weights of a query that sees anything are non-negative and sum to one.
@@ -22,6 +23,7 @@ class Claims:
         exact: equals a dense softmax under a boolean mask.
         streaming: `step` one token at a time equals the causal whole; the layer has `initial_state`, `prefill`
             and `step`.
+        shared_qk: queries are keys as well: the layer reads q and v, and takes anything for k.
         state_size: how the decoding state grows with the n tokens behind it; empty without `streaming`.
     """
 
@@ -33,6 +35,7 @@ class Claims:
     unordered: bool = False
     exact: bool = False
     streaming: bool = False
+    shared_qk: bool = False
     state_size: Literal["", "O(1)", "O(window)", "O(n)"] = ""
 
 
@@ -66,5 +69,5 @@ PROBES: tuple[Probe, ...] = (
     Probe("empty_rows", "a query that may see nothing gets zeros and zero gradient", ("key_mask",), 1e-9, 1e-4),
     Probe("lengths", "lengths 1, 2, 63, 250 and 1000 work, in any order", ("any_length",), 1e-9, 1e-4),
     Probe("gradients", "gradients equal finite differences, for every input", (), 1e-4, 1e-2),
-    Probe("weights", "outputs are means of visible values: weights >= 0 that sum to one", ("normalised",), 1e-5, 1e-4),
+    Probe("weights", "outputs are means of visible values: weights >= 0 that sum to one", ("normalised",), 1e-9, 1e-4),
 )

@@ -52,8 +52,13 @@ def test_every_probe_that_a_claim_calls_for_passes(name):
     """`check` runs each probe in evaluation and in training."""
     spec = MECHANISMS[name](**SMALL[name])
     report = check(spec.build(heads=H, head_dim=D), claims=spec.claims, width=D)
-    # What a probe needs is a claim, or an argument that every layer takes.
-    called_for = {probe.name for probe in PROBES if all(getattr(spec.claims, need, True) for need in probe.needs)}
+    # What a probe needs is a claim, or an argument that layers take: where keys are others, queries may come in chunks.
+    given = {"key_mask": True, "q_start": spec.claims.cross}
+    called_for = {
+        probe.name
+        for probe in PROBES
+        if all(given[need] if need in given else getattr(spec.claims, need) for need in probe.needs)
+    }
     failures = [(result.probe, result.violation, result.where) for result in report.failed]
     assert not failures
     assert {result.probe for result in report.results} == {probe.name for probe in PROBES}
@@ -118,13 +123,14 @@ def test_claim_any_length_with_value_dims_other_than_key_dims(spec, n, causal):
     out = spec.build(heads=H, head_dim=D, value_dim=7)(q, k, v, causal=causal)
     out.sum().backward()
     assert out.shape == (1, H, n, 7)
-    assert all(tensor.isfinite().all() for tensor in (out, q.grad, k.grad, v.grad))
+    assert (k.grad is None) == spec.claims.shared_qk
+    assert all(tensor.isfinite().all() for tensor in (out, q.grad, k.grad, v.grad) if tensor is not None)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("n", [7, 66, 130])
 def test_claim_causal_means_that_a_step_equals_the_whole(spec, n):
-    if not spec.claims.causal:
+    if not (spec.claims.causal and spec.claims.cross):
         pytest.skip("not claimed")
     q, k, v = inputs(n, n, 7)
     layer = spec.build(heads=H, head_dim=D, value_dim=7)
@@ -176,10 +182,14 @@ def test_hidden_keys_leave_no_trace_in_any_parameter_or_input(spec, causal):
     hidden = ~mask[:, None, :, None]
     layer = spec.build(heads=H, head_dim=D, value_dim=7)
     clean = layer(q, k, v, key_mask=mask, causal=causal)
-    k, v = (torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v))
-    out = layer(q, k, v, key_mask=mask, causal=causal)
-    out.sum().backward()
-    assert torch.equal(out, clean)
-    for leaf in (k, v):
-        assert leaf.grad.isfinite().all()
-        assert not leaf.grad[:, :, real:].any()
+    leaves = [torch.where(hidden, poison, tensor).requires_grad_() for tensor in (k, v)]
+    if not spec.claims.cross:  # what is hidden is hidden as a query, too
+        leaves.append(q := torch.where(hidden, poison, q).requires_grad_())
+    out = layer(q, *leaves[:2], key_mask=mask, causal=causal)
+    shown = real if not spec.claims.cross else n
+    out[:, :, :shown].sum().backward()
+    assert torch.equal(out[:, :, :shown], clean[:, :, :shown])
+    for leaf in leaves:
+        if leaf.grad is not None:
+            assert leaf.grad.isfinite().all()
+            assert not leaf.grad[:, :, real:].any()

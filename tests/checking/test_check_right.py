@@ -130,6 +130,20 @@ def test_claims_that_name_neither_causal_nor_cross_owe_no_chunks():
     assert check(subjects.q_start_ignored, claims=Claims(cross=True, any_length=True), probes=["chunk"]).passed
 
 
+def test_a_target_of_one_sequence_may_refuse_chunks_but_not_ignore_where_they_stand():
+    def refuses(q, k, v, key_mask=None, causal=False, q_start=0):
+        if q_start or k.shape[2] != q.shape[2]:
+            raise ValueError("queries and keys are one sequence")
+        return subjects.right(q, k, v, key_mask, causal)
+
+    report = check(refuses, claims=Claims(causal=True, any_length=True), probes=["chunk"])
+    assert report.results[0].status == "not claimed"
+    assert "its claims do not name cross, and it refuses chunks" in report.results[0].where
+    assert "queries and keys are one sequence" in report.results[0].where
+    assert not check(refuses, claims=Claims(causal=True, any_length=True, cross=True), probes=["chunk"]).passed
+    assert not check(refuses, probes=["chunk"]).passed
+
+
 def test_what_is_skipped_is_not_claimed():
     report = check(subjects.relu_attention, skip=["weights"], probes=["weights", "padding"])
     assert [(r.probe, r.status) for r in report.results] == [("padding", "passed"), ("weights", "not claimed")]

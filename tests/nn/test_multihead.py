@@ -115,7 +115,7 @@ class SpyLayer(AttentionLayer):
         super().__init__()
         self.seen = seen
 
-    def forward(self, q, k, v, key_mask=None, causal=False, q_start=0):
+    def forward(self, q, k, v, key_mask=None, causal=False, q_start=0, record=None):
         return q
 
 

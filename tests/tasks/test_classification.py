@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from saccade.data import DataSettings, Split
+from saccade.data import Batch, DataSettings, Split
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.tasks import classification, other_data, recipe_of
 from saccade.tasks.classification import Recipe, evaluate, fit, prepare, resume, score, train
@@ -136,6 +137,18 @@ def test_a_run_stopped_and_resumed_equals_one_that_was_not(tmp_path, listops_run
     resumed = resume(tmp_path / "run", quiet=True)
     assert {**resumed, "steps_per_second": 0} == {**whole, "steps_per_second": 0}
     assert equal(SequenceClassifier.load(folder), SequenceClassifier.load(tmp_path / "run"))
+
+
+def test_auxiliary_losses_of_a_mechanism_are_added_to_the_loss_of_the_task():
+    class Model(torch.nn.Module):
+        def forward(self, tokens, key_mask, record):
+            for value in (0.25, 0.5):
+                record.add("losses", torch.tensor(value, requires_grad=True))
+            return torch.zeros(2, 4, requires_grad=True)
+
+    batch = Batch(torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool), torch.tensor([1, 3]))
+    found = classification.loss(Model(), batch)
+    torch.testing.assert_close(found.item(), 0.75 + math.log(4))
 
 
 def test_the_seed_of_training_decides_weights_and_order():

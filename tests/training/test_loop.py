@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
+from saccade.attention import AttentionLayer
 from saccade.training import Interrupted, TrainingSettings, loop, train
 
 SETTINGS = TrainingSettings(steps=11, batch_size=5, checkpoint_every=4, log_every=3, learning_rate=0.05)
@@ -271,6 +272,23 @@ def test_the_best_weights_on_validation_are_the_result_also_after_a_resume(toy, 
     result = run(toy, resumed, tmp_path / "run", settings, validate=validator([9, 11]), resume=True)
     assert (result.step, result.validation) == (6, 0.9)
     assert equal(model, resumed)
+
+
+def test_what_moves_without_gradients_moves_once_after_each_step(toy):
+    moved, weights = [], []
+
+    class Moving(AttentionLayer):
+        def forward(self, x):
+            return x
+
+        def after_step(self):
+            moved.append(model[0].weight.detach().clone())
+
+    model = toy.model().append(Moving())
+    keep = lambda *_: weights.append(model[0].weight.detach().clone())  # noqa: E731
+    run(toy, model, settings=TrainingSettings(steps=3), on_step=keep)
+    assert len(moved) == 3
+    assert all(torch.equal(after, then) for after, then in zip(moved, weights, strict=True))
 
 
 def test_what_does_not_belong_together_is_refused(toy):

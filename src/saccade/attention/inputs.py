@@ -42,6 +42,31 @@ def validate(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, q_start: 
         validate_key_mask(key_mask, (k.shape[0], k.shape[2]), k.device)
 
 
+def validate_one_sequence(
+    q: Tensor, k: Tensor | None, v: Tensor, key_mask: Tensor | None, q_start: int, shared_qk: bool = False
+) -> None:
+    """Refuse inputs that are not the queries, keys and values of the same tokens, all of them.
+
+    Args:
+        q: queries.
+        k: keys; anything where `shared_qk`.
+        v: values.
+        key_mask: True for real tokens.
+        q_start: must be 0.
+        shared_qk: whether queries are keys as well, and k is not read.
+
+    Raises:
+        ValueError, TypeError: as `validate`, or queries and keys of different lengths, or not from the first on.
+    """
+    if shared_qk and isinstance(q, Tensor) and isinstance(v, Tensor) and v.ndim == q.ndim == 4:
+        k = q[:, :1].expand(-1, v.shape[1], -1, -1)
+    validate(q, k, v, key_mask, q_start)  # pyright: ignore[reportArgumentType] - it refuses what is no tensor
+    if v.shape[2] != q.shape[2]:
+        raise ValueError(must_be("k's length", f"q's, {q.shape[2]}, as queries and keys are one sequence", v.shape[2]))
+    if q_start:
+        raise ValueError(must_be("q_start", "0, as queries and keys are one sequence", q_start))
+
+
 def validate_key_mask(key_mask: object, wanted: tuple[int, int], device: torch.device) -> None:
     """Refuse a key mask that is not boolean, of shape `[b k]` and where the keys are.
 

@@ -5,12 +5,14 @@ A mechanism is one way to let queries look at keys. Its spec is a value: hashabl
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from saccade.attention.record import Record
 from saccade.claims import Claims
 from saccade.errors import must_be
 from saccade.shapes import Bool, Float, Tensor
@@ -53,16 +55,28 @@ class AttentionLayer(nn.Module, ABC):
         key_mask: Bool[Tensor, "b k"] | None = None,
         causal: bool = False,
         q_start: int = 0,
+        record: Record | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """What each query takes from the values.
 
         Args:
             q: queries.
-            k: keys; their heads divide those of the queries.
+            k: keys; their heads divide those of the queries. A layer with shared queries and keys does not read them.
             v: values.
             key_mask: True for real keys.
             causal: whether a query sees only keys up to its own position.
             q_start: the key position of the first query.
+            record: takes what the mechanism has to tell, such as auxiliary `losses`, if it is asked for.
+
+        Raises:
+            ValueError, TypeError: inputs that do not belong together, or what the mechanism does not claim.
+        """
+
+    def after_step(self) -> None:
+        """Move what training moves other than by gradients; the loop calls it once after each optimiser step.
+
+        It does the same on every data-parallel worker. A forward pass changes nothing that an output depends on: in
+        training it may note what this method needs.
         """
 
     def initial_state(
@@ -180,6 +194,18 @@ class Mechanism(ABC):
             if value != default:
                 options.append(f"{field.name}={value!r}")
         return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+def arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a layer is called with, given the inputs that its mechanism names: no keys if queries are keys, too."""
+    return {"k": None, **inputs}
+
+
+def after_step(model: nn.Module) -> None:
+    """Call `after_step` of every attention layer of a model: once after each optimiser step, in any training loop."""
+    for module in model.modules():
+        if isinstance(module, AttentionLayer):
+            module.after_step()
 
 
 def _not_streaming(layer: AttentionLayer, method: str) -> str:

@@ -3,8 +3,13 @@
 from saccade.errors import must_be, unknown
 from saccade.shapes import Tensor
 
-RECORDABLE = ("weights",)
-"""What can be asked for: `weights`, one `[b h q k]` for each attention layer."""
+RECORDABLE = ("weights", "losses", "counts")
+"""What can be asked for.
+
+`weights`: one `[b h q k]` for each attention layer. `losses`: what a mechanism wants training to make small
+besides the task's loss, each a number that is already multiplied by its factor. `counts`: how a mechanism has shared
+out the tokens, in its own terms.
+"""
 
 
 class Record:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from saccade.attention.mechanism import AttentionLayer
+from saccade.attention.mechanism import AttentionLayer, arguments
 from saccade.shapes import Float, Tensor
 
 
@@ -26,4 +26,5 @@ def implied_weights(layer: AttentionLayer, inputs: Mapping[str, Tensor], **optio
     batch, heads, keys, dim = inputs["v"].shape
     identity = torch.eye(keys, -(-keys // dim) * dim, dtype=inputs["v"].dtype, device=inputs["v"].device)
     slices = [part.expand(batch, heads, -1, -1) for part in identity.split(dim, dim=1)]
-    return torch.cat([layer(**{**inputs, "v": v}, **options) for v in slices], dim=-1)[..., :keys]
+    calls = (arguments({**inputs, "v": v}) for v in slices)
+    return torch.cat([layer(**call, **options) for call in calls], dim=-1)[..., :keys]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from saccade.attention import Mechanism, attend
-from saccade.attention.mechanism import AttentionLayer
+from saccade.attention.mechanism import AttentionLayer, arguments
 from saccade.attention.patterns import Pattern
 from saccade.shapes import Float, Tensor
 
@@ -45,7 +45,7 @@ def output_error(
     with torch.no_grad():
         if spec.claims.exact and isinstance(pattern, Pattern):
             return _from_definition(pattern, wide, out.detach().double()), DEFINITION
-        return _relative(out.detach().double(), copy.deepcopy(layer).double()(**wide, causal=causal)), ITSELF
+        return _relative(out.detach().double(), copy.deepcopy(layer).double()(**arguments(wide), causal=causal)), ITSELF
 
 
 def _from_definition(pattern: Pattern, inputs: Mapping[str, Tensor], out: Float[Tensor, "b h n e"]) -> float:

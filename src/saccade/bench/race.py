@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from saccade.attention import Mechanism
-from saccade.attention.mechanism import AttentionLayer
+from saccade.attention.mechanism import AttentionLayer, arguments
 from saccade.bench.accuracy import output_error
 from saccade.bench.choice import BASELINE
 from saccade.bench.machine import free_memory
@@ -95,7 +95,7 @@ class _Candidate:
 
     def call(self) -> Tensor:
         """A forward pass."""
-        return self.layer(**self.inputs, causal=self.causal)
+        return self.layer(**arguments(self.inputs), causal=self.causal)
 
     def forward(self) -> Tensor:
         """A forward pass without gradients."""

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+from saccade.attention import after_step
 from saccade.data import Split, batches
 from saccade.shapes import Bool, Tensor
 from saccade.tasks.classification import Prepared, loss, predict
@@ -34,6 +35,7 @@ class Trial:
         clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        after_step(self.model)
 
     def infer(self) -> None:
         """One forward pass as in evaluation."""

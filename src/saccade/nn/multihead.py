@@ -8,6 +8,7 @@ from torch import nn
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
+from saccade.attention.mechanism import arguments
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.attention.weights import implied_weights
@@ -86,7 +87,8 @@ class MultiHeadAttention(nn.Module):
                 `x` from the queries, so that NaN behind the mask reaches no gradient.
             causal: whether a query sees only keys up to its own position.
             q_start: the key position of the first query.
-            record: takes the `weights`, if it asks for them: `[b h q k]` of any mechanism, which cost extra calls.
+            record: takes what it asks for: `weights` `[b h q k]` of any mechanism, which cost extra calls, and what
+                the mechanism has to tell.
 
         Raises:
             ValueError: another width, or something the mechanism does not claim.
@@ -101,7 +103,7 @@ class MultiHeadAttention(nn.Module):
             name: rearrange(project(x if name == "q" else source), "b n (h d) -> b h n d", h=self.heads[name])
             for name, project in self.projections.items()
         }
-        out = self.layer(**parts, key_mask=key_mask, causal=causal, q_start=q_start)
+        out = self.layer(**arguments(parts), key_mask=key_mask, causal=causal, q_start=q_start, record=record)
         if record is not None and "weights" in record:
             options = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
             record.add("weights", implied_weights(self.layer, parts, **options))

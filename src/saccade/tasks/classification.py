@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from saccade import config, training
+from saccade.attention.record import Record
 from saccade.data import Batch, DataSettings, LabelledData, Split, batches, endless, kind_of
 from saccade.data import load as load_data
 from saccade.data.files import read_rows
@@ -130,8 +131,10 @@ def fit(
 
 
 def loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy of a batch, in nats."""
-    return cross_entropy(model(batch.tokens, batch.key_mask), batch.labels)
+    """Mean cross-entropy of a batch, in nats, with the auxiliary losses of its mechanisms."""
+    record = Record("losses")
+    task = cross_entropy(model(batch.tokens, batch.key_mask, record=record), batch.labels)
+    return sum(record["losses"], start=task)
 
 
 def predict(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Float[Tensor, "n classes"]:

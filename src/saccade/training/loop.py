@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device, set_seed
 from torch import nn
 
+from saccade.attention import after_step
 from saccade.errors import must_be
 from saccade.shapes import Float, Tensor
 from saccade.training import checkpoint, log
@@ -192,6 +193,7 @@ class _Run:
         self._must_be_finite("gradient norm", cast(Tensor, norm).item(), step, rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        after_step(self.model)
         return value
 
     def _must_be_finite(self, name: str, value: float, step: int, rate: float) -> None:

@@ -10,6 +10,7 @@ from saccade.attention.layout import layout
 from saccade.attention.mechanism import AttentionLayer, Cost, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, kept, key_values
 from saccade.attention.patterns import Full, Pattern
+from saccade.attention.record import Record
 from saccade.attention.states import validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
 from saccade.shapes import Bool, Float, Tensor
@@ -57,6 +58,7 @@ class PatternLayer(AttentionLayer):
         key_mask: Bool[Tensor, "b k"] | None = None,
         causal: bool = False,
         q_start: int = 0,
+        record: Record | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """`attend` under the pattern."""
         pattern = self.causal_pattern if causal else self.pattern

@@ -25,6 +25,7 @@ from saccade.attention.mechanisms._feature_map import (
     causal_by_features,
     sums_of,
 )
+from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
 from saccade.shapes import Bool, Float, Tensor
@@ -68,6 +69,7 @@ class LinearLayer(AttentionLayer):
         key_mask: Bool[Tensor, "b k"] | None = None,
         causal: bool = False,
         q_start: int = 0,
+        record: Record | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """Weighted means with weights phi(q) . phi(k), in fp32 or better."""
         validate(q, k, v, key_mask, q_start)

@@ -9,9 +9,11 @@ from itertools import pairwise
 
 import torch
 
+from saccade.checking.calling import TargetFailure
 from saccade.checking.compare import Finding, difference
 from saccade.checking.draws import right_padding
 from saccade.checking.subject import Subject
+from saccade.checking.terms import NotClaimed
 from saccade.shapes import Bool, Tensor
 
 SIZES = {13: (1, 2, 5), 16: (1, 8), 250: (7, 64, 100), 256: (16, 64, 128), 640: (129, 300)}
@@ -19,10 +21,16 @@ SIZES = {13: (1, 2, 5), 16: (1, 8), 250: (7, 64, 100), 256: (16, 64, 128), 640: 
 
 
 def chunk(subject: Subject) -> Iterator[Finding]:
-    """Each row of the whole call, beside the same row of the call for its chunk alone."""
+    """Each row of the whole call, beside the same row of the call for its chunk alone.
+
+    Raises:
+        NotClaimed: it does not claim cross attention, and refuses queries that begin later than the keys.
+    """
     if subject.draws_noise:
         return
     both = subject.terms.guessed or subject.terms.cross  # not causally, queries and keys are of two lengths
+    if not both and (refusal := _refusal(subject)):
+        raise NotClaimed(f"its claims do not name cross, and it refuses chunks ({refusal})")
     for causal in (causal for causal in subject.terms.causal if causal or both):
         for n in subject.usable(subject.one_of(13, 16), subject.one_of(250, 256), 640):
             for mask in (None, right_padding(2, n)) if subject.masked else (None,):
@@ -46,6 +54,16 @@ def _chunks(subject: Subject, n: int, mask: Bool[Tensor, "b n"] | None, causal: 
                 got[..., start:stop, :] = subject.part(inputs, start, stop, end, mask, causal)
             told = f"(n={n}{_settings(causal, later)}{'' if mask is None else ', right padding'})"
             yield difference(got, want, rows, f"when {what} {told}")
+
+
+def _refusal(subject: Subject) -> str:
+    """What the target says to a query that does not stand at the first key, if it refuses that."""
+    n = subject.one_of(13, 16)
+    try:
+        subject.part(subject.draw(n), n - 1, n, n, None, True)
+    except TargetFailure as failure:
+        return str(failure)
+    return ""
 
 
 def _settings(causal: bool, later: bool) -> str:
