@@ -1,4 +1,4 @@
-"""Routing attention in naive float64, written from "Efficient Content-Based Sparse Attention with Routing Transformers".
+"""Routing attention in naive float64, from "Efficient Content-Based Sparse Attention with Routing Transformers".
 
 Roy, Saffar, Vaswani, Grangier 2020 (arXiv 2003.05997), Algorithm 1. Nothing here imports `saccade`; loops are welcome.
 All heads have keys of their own (repeat grouped ones before), centroids are `[heads, clusters, dim]`.
@@ -17,7 +17,7 @@ def layer_norm(x: Tensor) -> Tensor:
 
 
 def product(x: Tensor, centroid: Tensor) -> float:
-    return float((x * centroid).sum())
+    return float((x * centroid).sum().detach())
 
 
 def nearest(x: Tensor, centroids: Tensor) -> int:

@@ -7,6 +7,7 @@ from saccade.attention.expressions import read
 from saccade.attention.mechanism import Mechanism
 from saccade.attention.mechanisms.full import FullAttention
 from saccade.attention.mechanisms.linear import LinearAttention
+from saccade.attention.mechanisms.routing import RoutingAttention
 from saccade.attention.mechanisms.sparse import (
     BigBirdAttention,
     LocalAttention,
@@ -27,6 +28,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "longformer": LongformerAttention,
     "big_bird": BigBirdAttention,
     "linear": LinearAttention,
+    "routing": RoutingAttention,
 }
 
 

@@ -33,13 +33,13 @@ class Piece(NamedTuple):
         queries: row of each query.
         keys: row of each key.
         places: where the log-sum-exp of each query is kept.
-        hidden: pairs that are not let through; `None` where all are.
+        hidden: pairs that are not let through, the same for all queries if `q2` is 1; `None` where all are.
     """
 
     queries: Int[Tensor, "m q"]
     keys: Int[Tensor, "m k"]
     places: Int[Tensor, "m q"]
-    hidden: Bool[Tensor, "m #q k"] | None
+    hidden: Bool[Tensor, "m q2 k"] | None
 
 
 def nearest(products: Float[Tensor, "m n c"], real: Bool[Tensor, "m n"] | None) -> Int[Tensor, "m n"]:
@@ -61,7 +61,7 @@ def chosen(
         widest: the largest of those.
         real: True for tokens that may be taken.
     """
-    m, c, n = products.shape
+    m, c, _ = products.shape
     if real is not None:
         products.masked_fill_(~real[:, None], -torch.inf)
     least = products.topk(widest).values.gather(2, (widths - 1).clamp(min=0)[:, None, None].expand(m, c, 1))
@@ -117,7 +117,9 @@ class Members(NamedTuple):
             chunk = slice(begin, begin + step)
             for first in range(0, width, tile):
                 part = slice(first, first + tile)
-                yield Piece(queries[chunk, part], keys[chunk], places[chunk, part], hidden[chunk, None] if some else None)
+                yield Piece(
+                    queries[chunk, part], keys[chunk], places[chunk, part], hidden[chunk, None] if some else None
+                )
 
     def _rows(self, positions: Int[Tensor, "m c w"]) -> Int[Tensor, "m c w"]:
         """Positions in a head as rows of all heads one after the other, behind them nobody."""

@@ -32,6 +32,7 @@ class Routes:
     """How a call routes.
 
     Attributes:
+        clusters: how many centroids there are.
         causal: each token in its nearest cluster, and keys before queries; otherwise the nearest tokens of each.
         window: causally, keys that a query sees at most, itself among them.
         widths: otherwise, tokens of each cluster, for each example.
@@ -39,6 +40,7 @@ class Routes:
         noted: whether the sums of the tokens by nearest centroid are wanted.
     """
 
+    clusters: int
     causal: bool
     window: int | None
     widths: tuple[int, ...]
@@ -82,7 +84,7 @@ def routed(
     return Routed(*_Routed.apply(q.contiguous(), k, v.contiguous(), centroids.to(state_dtype(q.dtype)), real, routes))
 
 
-def normalised(x: Float[Tensor, "*_ n d"]) -> Float[Tensor, "*_ n d"]:
+def normalised(x: Float[Tensor, "... n d"]) -> Float[Tensor, "... n d"]:
     """Algorithm 1, "LayerNorm: scale, bias disabled"."""
     return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=EPS)
 
@@ -94,28 +96,30 @@ class _Routed(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor | None, v: Tensor, centroids: Tensor, real: Tensor | None, routes: Routes
     ) -> tuple[Tensor | None, ...]:
-        call = _Call(q, k, v, centroids, real, routes, workspace(centroids.dtype, q.device))
-        out, kept = torch.empty_like(v), call.room()
-        sums = None if not routes.noted else centroids.new_zeros(len(q), centroids.shape[1] + 1, q.shape[2])
-        counts = None if sums is None else centroids.new_zeros(sums.shape[:2])
+        call = _Call(q, k, v, real, routes, workspace(centroids.dtype, q.device))
+        out, kept, notes = torch.empty_like(v), call.room(), None
+        if routes.noted:
+            sums = centroids.new_zeros(len(q), routes.clusters + 1, q.shape[2])
+            notes = sums, sums.new_zeros(sums.shape[:2])
         for heads in call.chunks():
             units = call.units(heads)
-            labels = call.place(heads, units, kept)
-            if sums is not None and counts is not None:
-                _note(units, labels, sums[heads], counts[heads])
+            labels = call.place(heads, units, centroids, kept)
+            if notes is not None:
+                _note(units, labels, *(each[heads] for each in notes))
             call.forward(heads, units, kept, out)
-        ctx.save_for_backward(q, k, v, centroids, real, out if routes.causal else None, *kept)
+        ctx.save_for_backward(q, k, v, real, out if routes.causal else None, *kept)
         ctx.routes = routes
-        if sums is None or counts is None:
+        if notes is None:
             return out, None, None
-        ctx.mark_non_differentiable(sums, counts)
-        return out, sums[:, :-1], counts[:, :-1]
+        known = tuple(each[:, :-1] for each in notes)
+        ctx.mark_non_differentiable(*known)
+        return out, *known
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, centroids, real, out, *kept = ctx.saved_tensors
-        call = _Call(q, k, v, centroids, real, ctx.routes, workspace(centroids.dtype, q.device))
+        q, k, v, real, out, *kept = ctx.saved_tensors
+        call = _Call(q, k, v, real, ctx.routes, workspace(state_dtype(q.dtype), q.device))
         grads = [None if x is None else torch.empty_like(x) for x in (q, k, v)]
         for heads in call.chunks():
             call.backward(heads, _Kept(*kept), grad, out, grads)
@@ -123,11 +127,36 @@ class _Routed(torch.autograd.Function):
 
 
 class _Kept(NamedTuple):
-    """What is kept of a call for its backward pass, besides inputs."""
+    """What is kept of a call for its backward pass, besides inputs.
+
+    Attributes:
+        queries: the queries of each cluster; causally, the cluster of each query.
+        keys: the same of keys.
+        lse: the log-sum-exp (base 2) of each place in a cluster; causally, of each query.
+    """
 
     queries: Int[Tensor, "m ..."]
     keys: Int[Tensor, "m ..."]
     lse: Float[Tensor, "m s"]
+
+
+class _Rows(NamedTuple):
+    """Some heads one after the other, and a row of zeros for nobody behind them."""
+
+    q: Float[Tensor, "rows d"]
+    k: Float[Tensor, "rows d"]
+    v: Float[Tensor, "rows e"]
+
+
+class _Units(NamedTuple):
+    """Normalised queries and keys of some heads, and what the layer norm needs on its way back."""
+
+    q: tuple[Tensor, Tensor, Tensor]
+    k: tuple[Tensor, Tensor, Tensor] | None
+
+    def each(self) -> list[Float[Tensor, "m n d"]]:
+        """The queries, and the keys if they are others."""
+        return [each[0] for each in self if each is not None]
 
 
 @dataclass(frozen=True)
@@ -137,7 +166,198 @@ class _Call:
     q: Tensor
     k: Tensor | None
     v: Tensor
-    centroids: Tensor
     real: Tensor | None
     routes: Routes
     work: Workspace
+
+    @property
+    def softmax(self) -> Softmax:
+        """With the usual scale."""
+        return Softmax(1 / math.sqrt(self.q.shape[2]), 0.0, 0)
+
+    def room(self) -> _Kept:
+        """Room for what is kept."""
+        m, n, _ = self.q.shape
+        shape = (m, n) if self.routes.causal else (m, self.routes.clusters, max(self.routes.widths, default=0))
+        queries = torch.empty(shape, dtype=torch.int32, device=self.q.device)
+        keys = queries if self.k is None else torch.empty_like(queries)
+        lse = torch.empty(m, math.prod(shape[1:]), dtype=self.work.dtype, device=self.q.device)
+        return _Kept(queries, keys, lse)
+
+    def chunks(self) -> Iterator[slice]:
+        """Some heads at a time."""
+        m, n, d = self.q.shape
+        step = max(1, ROWS // max(1, n * max(d, self.v.shape[2])))
+        yield from (slice(begin, min(begin + step, m)) for begin in range(0, m if n else 0, step))
+
+    def units(self, heads: slice) -> _Units:
+        """Layer norm without scale and bias."""
+        found = []
+        for x in (self.q, self.k):
+            wide = None if x is None else x[heads].to(self.work.dtype)
+            found.append(None if wide is None else torch.native_layer_norm(wide, wide.shape[2:], None, None, EPS))
+        return _Units(*found)
+
+    def place(
+        self, heads: slice, units: _Units, centroids: Float[Tensor, "h c d"], kept: _Kept
+    ) -> list[Int[Tensor, "m n"]]:
+        """Fill in who is in which cluster; the nearest centroid of each token, if it is known."""
+        h, device = len(centroids), self.q.device
+        number = torch.arange(heads.start, heads.stop, device=device)
+        mu, real = centroids[number % h], None if self.real is None else self.real[number // h]
+        labels = []
+        for x, listed in zip(units.each(), (kept.queries, kept.keys), strict=False):
+            if self.routes.causal:
+                products = torch.bmm(x, mu.mT, out=self.work.take("products", *x.shape[:2], mu.shape[1]))
+                labels.append(nearest(products, real))
+                listed[heads] = labels[-1]
+                continue
+            products = torch.bmm(mu, x.mT, out=self.work.take("products", *mu.shape[:2], x.shape[1]))
+            if self.routes.noted:
+                labels.append(nearest(products.mT.contiguous(), real))
+            widths = torch.tensor(self.routes.widths, device=device)[number // h]
+            listed[heads] = chosen(products, widths, listed.shape[2], real)
+        return labels
+
+    def meeting(self, heads: slice, kept: _Kept) -> Members | Earlier:
+        """Who meets whom."""
+        queries = kept.queries[heads].long()
+        keys = queries if self.k is None else kept.keys[heads].long()
+        if self.routes.causal:
+            return Earlier.of(queries, keys, self.routes.clusters, self.routes.window)
+        return Members(queries, keys, self.q.shape[1])
+
+    def rows(self, heads: slice, units: _Units) -> _Rows:
+        """What scores are made of, and values."""
+        if self.routes.raw:
+            q, k = self.q[heads], None if self.k is None else self.k[heads]
+        else:
+            q, k = units.q[0], None if units.k is None else units.k[0]
+        q = self.filled("q rows", q)
+        return _Rows(q, q if k is None else self.filled("k rows", k), self.filled("v rows", self.v[heads]))
+
+    def filled(self, name: str, x: Float[Tensor, "m n d"]) -> Float[Tensor, "rows d"]:
+        """A copy in the workspace, with nobody behind it."""
+        rows = self.work.take(name, x.shape[0] * x.shape[1] + 1, x.shape[2])
+        rows[:-1].view_as(x).copy_(x)
+        rows[-1].zero_()
+        return rows
+
+    def empty(self, name: str, like: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
+        """As many rows of zeros."""
+        return self.work.take(name, *like.shape).zero_()
+
+    def fetch(self, name: str, rows: Float[Tensor, "rows d"], index: Int[Tensor, "m q"]) -> Float[Tensor, "m q d"]:
+        """The rows of those numbers."""
+        return self.work.gather(name, rows, index.flatten()).view(*index.shape, -1)
+
+    def scores(self, piece: Piece, rows: _Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, and scores in units of log 2."""
+        q, k = self.fetch("q", rows.q, piece.queries), self.fetch("k", rows.k, piece.keys)
+        scores = self.softmax.scores(self.work, q, k, None, None)
+        return q, k, scores if piece.hidden is None else scores.masked_fill_(piece.hidden, -math.inf)
+
+    def forward(self, heads: slice, units: _Units, kept: _Kept, out: Float[Tensor, "m n e"]) -> None:
+        """Fill in the output of some heads."""
+        rows, meeting = self.rows(heads, units), self.meeting(heads, kept)
+        total = self.empty("sum", rows.v)
+        lse = self.work.take("lse", kept.lse[heads].numel() + 1, 1).fill_(-math.inf)
+        for piece in meeting.pieces():
+            scores, v = self.scores(piece, rows)[2], self.fetch("v", rows.v, piece.keys)
+            result = self.work.take("result", *piece.queries.shape, v.shape[2])
+            found = self.softmax.forward(self.work, scores, v, 0, result)
+            lse.index_copy_(0, piece.places.flatten(), found.flatten(0, 1))
+            total.index_add_(0, piece.queries.flatten(), result.flatten(0, 1))
+        if isinstance(meeting, Members):
+            total.div_(meeting.counts()[:, None])
+        else:
+            _with_itself(total, lse, rows, self.softmax.scale)
+        kept.lse[heads] = lse[:-1].view_as(kept.lse[heads])
+        out[heads] = total[:-1].view_as(out[heads])
+
+    def backward(self, heads: slice, kept: _Kept, grad: Tensor, out: Tensor | None, grads: list[Tensor | None]) -> None:
+        """Fill in the gradients of some heads."""
+        units = self.units(heads)
+        rows, meeting = self.rows(heads, units), self.meeting(heads, kept)
+        given, lse = self.filled("given", grad[heads]), self.filled("lse", kept.lse[heads].view(1, -1, 1))
+        inner = None
+        if isinstance(meeting, Members):
+            given.div_(meeting.counts()[:, None])
+        elif out is not None:
+            inner = self.filled("inner", (given[:-1] * out[heads].flatten(0, 1)).sum(1).view(1, -1, 1))
+        to_q, to_v = self.empty("to q", rows.q), self.empty("to v", rows.v)
+        to = _Rows(to_q, to_q if self.k is None else self.empty("to k", rows.k), to_v)
+        for piece in meeting.pieces():
+            self.backward_piece(piece, rows, given, lse, inner, to)
+        if inner is not None:
+            _back_to_itself(rows, given, lse, inner, to, self.softmax.scale)
+        for found, result, unit in zip(to, grads, (*units, None), strict=True):
+            if result is not None:
+                found = found[:-1].view_as(result[heads])
+                result[heads] = found if self.routes.raw or unit is None else _norm_backward(found, unit)
+
+    def backward_piece(
+        self, piece: Piece, rows: _Rows, given: Tensor, lse: Tensor, inner: Tensor | None, to: _Rows
+    ) -> None:
+        """Add what arrives through one piece."""
+        q, k, scores = self.scores(piece, rows)
+        v, grad = self.fetch("v", rows.v, piece.keys), self.fetch("grad", given, piece.queries)
+        weights, to_scores = self.softmax.backward(
+            self.work,
+            scores,
+            self.fetch("lse here", lse, piece.places),
+            v,
+            grad,
+            None if inner is None else self.fetch("inner here", inner, piece.queries),
+            0,
+        )
+        scale = self.softmax.scale
+        self.add(to.v, piece.keys, weights.mT, grad, 1.0)
+        self.add(to.k, piece.keys, to_scores.mT, q, scale)
+        self.add(to.q, piece.queries, to_scores, k, scale)
+
+    def add(self, to: Tensor, index: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+        """Add a product to the rows of those numbers."""
+        out = self.work.take("product", len(left), left.shape[1], right.shape[2])
+        torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+        to.index_add_(0, index.flatten(), out.flatten(0, 1))
+
+
+def _norm_backward(grad: Float[Tensor, "m n d"], unit: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "m n d"]:
+    """The gradient of what was normalised, which one may recover from the result as well as from itself."""
+    normed, _, factor = unit
+    inner = (grad * normed).mean(2, keepdim=True)
+    return (grad - grad.mean(2, keepdim=True) - normed * inner) * factor
+
+
+def _note(
+    units: _Units, labels: list[Int[Tensor, "m n"]], sums: Float[Tensor, "m c1 d"], counts: Float[Tensor, "m c1"]
+) -> None:
+    """Add up the tokens of each centroid, and those of none behind the last."""
+    m, c, d = sums.shape
+    for x, label in zip(units.each(), labels, strict=True):
+        index = (label + torch.arange(m, device=label.device)[:, None] * c).flatten()
+        sums.view(-1, d).index_add_(0, index, x.flatten(0, 1))
+        counts.add_(torch.bincount(index, minlength=m * c).view(m, c))
+
+
+def _with_itself(total: Tensor, lse: Tensor, rows: _Rows, scale: float) -> None:
+    """Let each query see its own key as well: changes output and log-sum-exp."""
+    own = _own(rows, scale)
+    total.lerp_(rows.v, torch.sigmoid((own - lse) / LOG2E))
+    torch.logaddexp2(lse, own, out=lse)
+
+
+def _back_to_itself(rows: _Rows, given: Tensor, lse: Tensor, inner: Tensor, to: _Rows, scale: float) -> None:
+    """Add the gradients that arrive through each query's own key."""
+    weight = (_own(rows, scale) - lse).exp2_()
+    to_score = ((given * rows.v).sum(1, keepdim=True) - inner).mul_(weight).mul_(scale)
+    to.v.addcmul_(weight, given)
+    to_k = to_score * rows.q
+    to.q.addcmul_(to_score, rows.k)
+    to.k.add_(to_k)
+
+
+def _own(rows: _Rows, scale: float) -> Float[Tensor, "rows 1"]:
+    """The score of each query with its own key, in units of log 2."""
+    return (rows.q * rows.k).sum(1, keepdim=True).mul_(scale * LOG2E)
