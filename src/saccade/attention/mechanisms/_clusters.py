@@ -2,8 +2,8 @@
 
 `Members` are the tokens nearest to each centroid, the same number of queries and of keys in each cluster; a token may
 be in several. `Earlier` is causal: every token is in one cluster, and a query meets the keys before it there. Both
-come in pieces, rectangles of numbers of rows, for whoever computes the softmax (`_gathered.py`). Row `n` stands for
-"nobody": it is there so that rectangles can be filled.
+come in pieces, rectangles of numbers of rows, for whoever computes the softmax (`_gathered.py`). The row behind the
+last is nobody: rectangles are filled with it.
 
 Cost: members O(clusters * n) time and memory to choose; earlier O(n log n) to sort; pieces are made one at a time.
 """
@@ -61,29 +61,52 @@ def chosen(
         widest: the largest of those.
         real: True for tokens that may be taken.
     """
-    m, c, _ = products.shape
+    m, c, n = products.shape
+    listed = torch.full((m * c, widest), n, device=products.device)
+    if not widest:
+        return listed.view(m, c, widest)
     if real is not None:
         products.masked_fill_(~real[:, None], -torch.inf)
-    least = products.topk(widest).values.gather(2, (widths - 1).clamp(min=0)[:, None, None].expand(m, c, 1))
-    taken = products >= least
-    if real is not None:
-        taken &= real[:, None]
-    excess = taken.sum(2, keepdim=True) - widths[:, None, None]
+    flat = products.flatten(0, 1)
+    owner, position = (flat >= _floor(flat, widest)).nonzero(as_tuple=True)
+    best = _best(owner, flat[owner, position], widths.repeat_interleave(c), widest)
+    owner, position = owner[best], position[best]
+    return listed.index_put_((owner, _rank(owner, m * c)[1]), position).view(m, c, widest)
+
+
+def _floor(values: Float[Tensor, "r n"], count: int) -> Float[Tensor, "r 1"]:
+    """What the `count` largest values of each row are not below; of the others few are not, either.
+
+    It is the smallest of the largest maxima of small groups: those are much fewer. Infinitely small values are below.
+    """
+    n = values.shape[1]
+    size = next(size for size in (8, 4, 2, 1) if size == 1 or n // size >= 2 * count)
+    groups = n // size
+    highest = values if size == 1 else values[:, : size * groups].unflatten(1, (size, groups)).amax(1)
+    floor = highest.kthvalue(groups - count + 1, dim=1, keepdim=True).values
+    return floor.clamp_(min=torch.finfo(values.dtype).min)
+
+
+def _best(
+    owner: Int[Tensor, " l"], value: Float[Tensor, " l"], widths: Int[Tensor, " r"], widest: int
+) -> Bool[Tensor, " l"]:
+    """Which values are among the largest of their owner, as many as its width; of equals the first."""
+    count, rank = _rank(owner, len(widths))
+    table = value.new_full((len(widths), max(widest, int(count.max()))), -torch.inf).index_put_((owner, rank), value)
+    least = table.topk(widest).values.gather(1, (widths - 1).clamp(min=0)[:, None])[owner, 0]
+    best = value >= least
+    excess = torch.bincount(owner[best], minlength=len(widths)) - widths
     if bool((excess > 0).any()):
-        tied = products == least
-        taken &= ~tied | (tied.cumsum(2) <= tied.sum(2, keepdim=True) - excess)
-    return _listed(taken, widest)
+        tied = (value == least).nonzero()[:, 0]
+        count, rank = _rank(owner[tied], len(widths))
+        best[tied] = rank < (count - excess.clamp(min=0))[owner[tied]]
+    return best
 
 
-def _listed(taken: Bool[Tensor, "m c n"], widest: int) -> Int[Tensor, "m c w"]:
-    """The positions that are taken, and `n` behind them."""
-    m, c, n = taken.shape
-    owner, position = taken.flatten(0, 1).nonzero(as_tuple=True)
-    if len(position) == m * c * widest:  # as they take `widest` at most, all take as many
-        return position.view(m, c, widest)
-    count = taken.sum(2).flatten()
-    rank = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner]
-    return position.new_full((m, c, widest), n).view(m * c, widest).index_put_((owner, rank), position).view(m, c, -1)
+def _rank(owner: Int[Tensor, " l"], owners: int) -> tuple[Int[Tensor, " r"], Int[Tensor, " l"]]:
+    """How many entries each owner has, and the number of each entry among those of its owner; owners ascend."""
+    count = torch.bincount(owner, minlength=owners)
+    return count, torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner]
 
 
 class Members(NamedTuple):
@@ -111,6 +134,7 @@ class Members(NamedTuple):
         places = torch.arange(queries.numel(), device=queries.device).view_as(queries)
         hidden = keys == len(self.queries) * self.n
         some = bool(hidden.any())
+        keys = keys.masked_fill_(hidden, 0)  # any row will do
         step = max(1, PIECE // max(1, width**2))
         tile = width if width**2 <= PIECE else max(LEAST, PIECE // width)
         for begin in range(0, len(queries) if width else 0, step):

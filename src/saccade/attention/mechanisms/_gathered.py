@@ -20,8 +20,8 @@ from saccade.attention.mechanisms._clusters import Earlier, Members, Piece, chos
 from saccade.attention.states import state_dtype
 from saccade.shapes import Bool, Float, Int, Tensor
 
-ROWS = 2**18
-"""Numbers of one input that are worked on at a time: about 1 MB, at least one head."""
+ROWS = 2**20
+"""Numbers of one input that are worked on at a time: about 4 MB, at least one head."""
 
 EPS = 1e-5
 """Under the root of the layer norm."""
@@ -141,22 +141,25 @@ class _Kept(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Some heads one after the other, and a row of zeros for nobody behind them."""
+    """Some heads one after the other; behind the queries a row of zeros, nobody."""
 
     q: Float[Tensor, "rows d"]
-    k: Float[Tensor, "rows d"]
-    v: Float[Tensor, "rows e"]
+    k: Float[Tensor, "rows2 d"]
+    v: Float[Tensor, "rows3 e"]
 
 
-class _Units(NamedTuple):
-    """Normalised queries and keys of some heads, and what the layer norm needs on its way back."""
+class _Unit(NamedTuple):
+    """Normalised queries or keys of some heads.
 
-    q: tuple[Tensor, Tensor, Tensor]
-    k: tuple[Tensor, Tensor, Tensor] | None
+    Attributes:
+        rows: one head after the other, and nobody.
+        x: the same without nobody.
+        factor: what they were multiplied by.
+    """
 
-    def each(self) -> list[Float[Tensor, "m n d"]]:
-        """The queries, and the keys if they are others."""
-        return [each[0] for each in self if each is not None]
+    rows: Float[Tensor, "rows d"]
+    x: Float[Tensor, "m n d"]
+    factor: Float[Tensor, "m n 1"]
 
 
 @dataclass(frozen=True)
@@ -190,23 +193,28 @@ class _Call:
         step = max(1, ROWS // max(1, n * max(d, self.v.shape[2])))
         yield from (slice(begin, min(begin + step, m)) for begin in range(0, m if n else 0, step))
 
-    def units(self, heads: slice) -> _Units:
-        """Layer norm without scale and bias."""
+    def units(self, heads: slice) -> list[_Unit]:
+        """Layer norm without scale and bias: of the queries, and of the keys if they are others."""
         found = []
-        for x in (self.q, self.k):
-            wide = None if x is None else x[heads].to(self.work.dtype)
-            found.append(None if wide is None else torch.native_layer_norm(wide, wide.shape[2:], None, None, EPS))
-        return _Units(*found)
+        for name, x in (("q rows", self.q), ("k rows", self.k)):
+            if x is not None:
+                rows = self.filled(name, x[heads])
+                unit = rows[:-1].view(x[heads].shape)
+                unit.sub_(unit.mean(2, keepdim=True))
+                square = torch.mul(unit, unit, out=self.work.take("square", *unit.shape))
+                factor = square.mean(2, keepdim=True).add_(EPS).rsqrt_()
+                found.append(_Unit(rows, unit.mul_(factor), factor))
+        return found
 
     def place(
-        self, heads: slice, units: _Units, centroids: Float[Tensor, "h c d"], kept: _Kept
+        self, heads: slice, units: list[_Unit], centroids: Float[Tensor, "h c d"], kept: _Kept
     ) -> list[Int[Tensor, "m n"]]:
         """Fill in who is in which cluster; the nearest centroid of each token, if it is known."""
         h, device = len(centroids), self.q.device
         number = torch.arange(heads.start, heads.stop, device=device)
         mu, real = centroids[number % h], None if self.real is None else self.real[number // h]
         labels = []
-        for x, listed in zip(units.each(), (kept.queries, kept.keys), strict=False):
+        for (_, x, _), listed in zip(units, (kept.queries, kept.keys), strict=False):
             if self.routes.causal:
                 products = torch.bmm(x, mu.mT, out=self.work.take("products", *x.shape[:2], mu.shape[1]))
                 labels.append(nearest(products, real))
@@ -227,14 +235,14 @@ class _Call:
             return Earlier.of(queries, keys, self.routes.clusters, self.routes.window)
         return Members(queries, keys, self.q.shape[1])
 
-    def rows(self, heads: slice, units: _Units) -> _Rows:
+    def rows(self, heads: slice, units: list[_Unit]) -> _Rows:
         """What scores are made of, and values."""
         if self.routes.raw:
-            q, k = self.q[heads], None if self.k is None else self.k[heads]
+            q = self.filled("raw q", self.q[heads])
+            k = q if self.k is None else self.k[heads].to(self.work.dtype).flatten(0, 1)
         else:
-            q, k = units.q[0], None if units.k is None else units.k[0]
-        q = self.filled("q rows", q)
-        return _Rows(q, q if k is None else self.filled("k rows", k), self.filled("v rows", self.v[heads]))
+            q, k = units[0].rows, units[-1].rows
+        return _Rows(q, k, self.v[heads].to(self.work.dtype).flatten(0, 1))
 
     def filled(self, name: str, x: Float[Tensor, "m n d"]) -> Float[Tensor, "rows d"]:
         """A copy in the workspace, with nobody behind it."""
@@ -242,10 +250,6 @@ class _Call:
         rows[:-1].view_as(x).copy_(x)
         rows[-1].zero_()
         return rows
-
-    def empty(self, name: str, like: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
-        """As many rows of zeros."""
-        return self.work.take(name, *like.shape).zero_()
 
     def fetch(self, name: str, rows: Float[Tensor, "rows d"], index: Int[Tensor, "m q"]) -> Float[Tensor, "m q d"]:
         """The rows of those numbers."""
@@ -257,10 +261,10 @@ class _Call:
         scores = self.softmax.scores(self.work, q, k, None, None)
         return q, k, scores if piece.hidden is None else scores.masked_fill_(piece.hidden, -math.inf)
 
-    def forward(self, heads: slice, units: _Units, kept: _Kept, out: Float[Tensor, "m n e"]) -> None:
+    def forward(self, heads: slice, units: list[_Unit], kept: _Kept, out: Float[Tensor, "m n e"]) -> None:
         """Fill in the output of some heads."""
         rows, meeting = self.rows(heads, units), self.meeting(heads, kept)
-        total = self.empty("sum", rows.v)
+        total = self.work.take("sum", len(rows.q), rows.v.shape[1]).zero_()
         lse = self.work.take("lse", kept.lse[heads].numel() + 1, 1).fill_(-math.inf)
         for piece in meeting.pieces():
             scores, v = self.scores(piece, rows)[2], self.fetch("v", rows.v, piece.keys)
@@ -268,12 +272,13 @@ class _Call:
             found = self.softmax.forward(self.work, scores, v, 0, result)
             lse.index_copy_(0, piece.places.flatten(), found.flatten(0, 1))
             total.index_add_(0, piece.queries.flatten(), result.flatten(0, 1))
+        total, lse = total[:-1], lse[:-1]
         if isinstance(meeting, Members):
-            total.div_(meeting.counts()[:, None])
+            total.div_(meeting.counts()[:-1, None])
         else:
             _with_itself(total, lse, rows, self.softmax.scale)
-        kept.lse[heads] = lse[:-1].view_as(kept.lse[heads])
-        out[heads] = total[:-1].view_as(out[heads])
+        kept.lse[heads] = lse.view_as(kept.lse[heads])
+        out[heads] = total.view_as(out[heads])
 
     def backward(self, heads: slice, kept: _Kept, grad: Tensor, out: Tensor | None, grads: list[Tensor | None]) -> None:
         """Fill in the gradients of some heads."""
@@ -285,15 +290,15 @@ class _Call:
             given.div_(meeting.counts()[:, None])
         elif out is not None:
             inner = self.filled("inner", (given[:-1] * out[heads].flatten(0, 1)).sum(1).view(1, -1, 1))
-        to_q, to_v = self.empty("to q", rows.q), self.empty("to v", rows.v)
-        to = _Rows(to_q, to_q if self.k is None else self.empty("to k", rows.k), to_v)
+        to_q, to_k, to_v = (self.work.take(f"to {name}", *x.shape).zero_() for name, x in zip("qkv", rows, strict=True))
+        to = _Rows(to_q, to_q if self.k is None else to_k, to_v)
         for piece in meeting.pieces():
             self.backward_piece(piece, rows, given, lse, inner, to)
         if inner is not None:
             _back_to_itself(rows, given, lse, inner, to, self.softmax.scale)
-        for found, result, unit in zip(to, grads, (*units, None), strict=True):
+        for found, result, unit in zip(to, grads, (units[0], units[-1], None), strict=True):
             if result is not None:
-                found = found[:-1].view_as(result[heads])
+                found = found[: result[heads].numel() // result.shape[2]].view_as(result[heads])
                 result[heads] = found if self.routes.raw or unit is None else _norm_backward(found, unit)
 
     def backward_piece(
@@ -323,41 +328,41 @@ class _Call:
         to.index_add_(0, index.flatten(), out.flatten(0, 1))
 
 
-def _norm_backward(grad: Float[Tensor, "m n d"], unit: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "m n d"]:
-    """The gradient of what was normalised, which one may recover from the result as well as from itself."""
-    normed, _, factor = unit
-    inner = (grad * normed).mean(2, keepdim=True)
-    return (grad - grad.mean(2, keepdim=True) - normed * inner) * factor
+def _norm_backward(grad: Float[Tensor, "m n d"], unit: _Unit) -> Float[Tensor, "m n d"]:
+    """The gradient of what was normalised. Spoils both."""
+    inner = (grad * unit.x).mean(2, keepdim=True)
+    return grad.sub_(grad.mean(2, keepdim=True)).sub_(unit.x.mul_(inner)).mul_(unit.factor)
 
 
 def _note(
-    units: _Units, labels: list[Int[Tensor, "m n"]], sums: Float[Tensor, "m c1 d"], counts: Float[Tensor, "m c1"]
+    units: list[_Unit], labels: list[Int[Tensor, "m n"]], sums: Float[Tensor, "m c1 d"], counts: Float[Tensor, "m c1"]
 ) -> None:
     """Add up the tokens of each centroid, and those of none behind the last."""
     m, c, d = sums.shape
-    for x, label in zip(units.each(), labels, strict=True):
+    for unit, label in zip(units, labels, strict=True):
         index = (label + torch.arange(m, device=label.device)[:, None] * c).flatten()
-        sums.view(-1, d).index_add_(0, index, x.flatten(0, 1))
+        sums.view(-1, d).index_add_(0, index, unit.x.flatten(0, 1))
         counts.add_(torch.bincount(index, minlength=m * c).view(m, c))
 
 
-def _with_itself(total: Tensor, lse: Tensor, rows: _Rows, scale: float) -> None:
+def _with_itself(out: Tensor, lse: Tensor, rows: _Rows, scale: float) -> None:
     """Let each query see its own key as well: changes output and log-sum-exp."""
     own = _own(rows, scale)
-    total.lerp_(rows.v, torch.sigmoid((own - lse) / LOG2E))
+    out.lerp_(rows.v, torch.sigmoid((own - lse) / LOG2E))
     torch.logaddexp2(lse, own, out=lse)
 
 
 def _back_to_itself(rows: _Rows, given: Tensor, lse: Tensor, inner: Tensor, to: _Rows, scale: float) -> None:
     """Add the gradients that arrive through each query's own key."""
-    weight = (_own(rows, scale) - lse).exp2_()
-    to_score = ((given * rows.v).sum(1, keepdim=True) - inner).mul_(weight).mul_(scale)
-    to.v.addcmul_(weight, given)
-    to_k = to_score * rows.q
-    to.q.addcmul_(to_score, rows.k)
-    to.k.add_(to_k)
+    n = len(rows.v)
+    weight = (_own(rows, scale) - lse[:n]).exp2_()
+    to_score = ((given[:n] * rows.v).sum(1, keepdim=True) - inner[:n]).mul_(weight).mul_(scale)
+    to.v.addcmul_(weight, given[:n])
+    to.q[:n].addcmul_(to_score, rows.k[:n])
+    to.k[:n].addcmul_(to_score, rows.q[:n])
 
 
-def _own(rows: _Rows, scale: float) -> Float[Tensor, "rows 1"]:
+def _own(rows: _Rows, scale: float) -> Float[Tensor, "n 1"]:
     """The score of each query with its own key, in units of log 2."""
-    return (rows.q * rows.k).sum(1, keepdim=True).mul_(scale * LOG2E)
+    n = len(rows.v)
+    return (rows.q[:n] * rows.k[:n]).sum(1, keepdim=True).mul_(scale * LOG2E)
