@@ -19,6 +19,7 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "linear": MECHANISMS["linear"](),
+    "routing": MECHANISMS["routing"](clusters=5, seed=3),
 }
 PATTERNS = {
     "full": Full(),

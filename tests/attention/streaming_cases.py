@@ -22,6 +22,8 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=8, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "nothing_at_first": MECHANISMS["sparse"](Random(2, block=8, causal=True)),
+    "routing": MECHANISMS["routing"](clusters=5),
+    "routing_window": MECHANISMS["routing"](clusters=3, window=4, scores="raw"),
     "early_only": MECHANISMS["sparse"](Global(3, rows=False)),
 }
 SIZES = {"linear": "O(1)"} | dict.fromkeys(

@@ -19,6 +19,7 @@ SMALL = {
     "longformer": {"window": 8},
     "big_bird": {"block": 8, "random_blocks": 2},
     "linear": {},
+    "routing": {"clusters": 4},
 }
 """Options small enough that a short input shows the mechanism at work; the defaults are tried as well."""
 

@@ -92,8 +92,12 @@ def _best(
 ) -> Bool[Tensor, " l"]:
     """Which values are among the largest of their owner, as many as its width; of equals the first."""
     count, rank = _rank(owner, len(widths))
-    table = value.new_full((len(widths), max(widest, int(count.max()))), -torch.inf).index_put_((owner, rank), value)
-    least = table.topk(widest).values.gather(1, (widths - 1).clamp(min=0)[:, None])[owner, 0]
+    ahead = (widest - widths)[:, None]  # so many infinite values, and the same number of each row is its least
+    size = max(widest, int((count + ahead[:, 0]).max()))
+    table = value.new_full((len(widths), size), -torch.inf)
+    table.masked_fill_(torch.arange(size, device=value.device) < ahead, torch.inf)
+    table.index_put_((owner, rank + ahead[owner, 0]), value)
+    least = table.kthvalue(size - widest + 1, dim=1).values[owner]
     best = value >= least
     excess = torch.bincount(owner[best], minlength=len(widths)) - widths
     if bool((excess > 0).any()):

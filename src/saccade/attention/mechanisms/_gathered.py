@@ -253,7 +253,8 @@ class _Call:
 
     def fetch(self, name: str, rows: Float[Tensor, "rows d"], index: Int[Tensor, "m q"]) -> Float[Tensor, "m q d"]:
         """The rows of those numbers."""
-        return self.work.gather(name, rows, index.flatten()).view(*index.shape, -1)
+        out = self.work.take(name, index.numel(), rows.shape[1])
+        return torch.index_select(rows, 0, index.flatten(), out=out).view(*index.shape, -1)
 
     def scores(self, piece: Piece, rows: _Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, and scores in units of log 2."""
