@@ -16,18 +16,19 @@ def layer_norm(x: Tensor) -> Tensor:
     return centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + 1e-5)
 
 
-def product(x: Tensor, centroid: Tensor) -> float:
-    return float((x * centroid).sum().detach())
+def products(x: Tensor, centroids: Tensor) -> list[list[float]]:
+    """Of each token with each centroid."""
+    return (x[:, None] * centroids).sum(-1).detach().tolist()
 
 
-def nearest(x: Tensor, centroids: Tensor) -> int:
-    """The centroid with the largest product."""
-    return max(range(len(centroids)), key=lambda c: (product(x, centroids[c]), -c))
+def nearest(x: Tensor, centroids: Tensor) -> list[int]:
+    """For each token the centroid with the largest product."""
+    return [max(range(len(row)), key=lambda c: (row[c], -c)) for row in products(x, centroids)]
 
 
-def members(x: Tensor, centroid: Tensor, real: list[int], window: int) -> list[int]:
+def members(scores: list[float], real: list[int], window: int) -> list[int]:
     """The real positions with the largest products, in the order of positions; of equals the earlier ones."""
-    best = sorted(real, key=lambda i: (-product(x[i], centroid), i))
+    best = sorted(real, key=lambda i: (-scores[i], i))
     return sorted(best[:window])
 
 
@@ -61,9 +62,10 @@ def routing(
         width = math.ceil(live / centroids.shape[1]) if window is None else min(window, live)
         for h in range(heads):
             given: list[list[Tensor]] = [[] for _ in range(n)]
-            for centroid in centroids[h] if real else ():
-                queries = members(unit_q[b, h], centroid, real, width)
-                keys = members(unit_k[b, h], centroid, real, width)
+            of_queries, of_keys = products(unit_q[b, h], centroids[h]), products(unit_k[b, h], centroids[h])
+            for c in range(centroids.shape[1]) if real else ():
+                queries = members([row[c] for row in of_queries], real, width)
+                keys = members([row[c] for row in of_keys], real, width)
                 for i in queries:
                     given[i].append(softmax_row(score_q[b, h, i], score_k[b, h, keys], v[b, h, keys]))
             for i in range(n):
@@ -93,10 +95,9 @@ def causal_routing(
     for b in range(batch):
         real = real_positions(key_mask, b, n)
         for h in range(heads):
-            of_query = {i: nearest(unit_q[b, h, i], centroids[h]) for i in real}
-            of_key = {j: nearest(unit_k[b, h, j], centroids[h]) for j in real}
+            of_query, of_key = nearest(unit_q[b, h], centroids[h]), nearest(unit_k[b, h], centroids[h])
             for i in range(n):
-                if i not in of_query:
+                if i not in real:
                     rows.append(v.new_zeros(v.shape[-1]))
                     continue
                 seen = [j for j in real if j < i and of_key[j] == of_query[i]]
@@ -117,9 +118,10 @@ def moved(centroids: Tensor, inputs: list[Tensor], key_mask: Tensor | None, deca
         found: dict[int, list[Tensor]] = {}
         for x in inputs:
             for b in range(x.shape[0]):
+                unit = layer_norm(x[b, h])
+                closest = nearest(unit, centroids[h])
                 for i in real_positions(key_mask, b, x.shape[2]):
-                    unit = layer_norm(x[b, h, i])
-                    found.setdefault(nearest(unit, centroids[h]), []).append(unit)
+                    found.setdefault(closest[i], []).append(unit[i])
         for c, vectors in found.items():
             result[h, c] = decay * centroids[h, c] + (1 - decay) * torch.stack(vectors).mean(0)
     return result
@@ -131,8 +133,8 @@ def commitment(centroids: Tensor, inputs: list[Tensor], key_mask: Tensor | None)
     for x in inputs:
         for b in range(x.shape[0]):
             for h in range(x.shape[1]):
+                unit = layer_norm(x[b, h])
+                closest = nearest(unit, centroids[h])
                 for i in real_positions(key_mask, b, x.shape[2]):
-                    unit = layer_norm(x[b, h, i])
-                    centroid = centroids[h, nearest(unit, centroids[h])].detach()
-                    found.append(((unit - centroid) ** 2).sum())
+                    found.append(((unit[i] - centroids[h, closest[i]].detach()) ** 2).sum())
     return torch.stack(found).mean() if found else torch.zeros(())

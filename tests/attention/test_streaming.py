@@ -27,7 +27,9 @@ def snapshot(state):
 
 
 LONG = dict.fromkeys(("full", "linear", "self", "local", "local_long", "sinks", "longformer"), 2000)
-LONG |= dict.fromkeys(("longformer_positions", "strided", "sparse_transformer", "big_bird", "big_bird_heads", "routing"), 300)
+LONG |= dict.fromkeys(
+    ("longformer_positions", "strided", "sparse_transformer", "big_bird", "big_bird_heads", "routing"), 300
+)
 
 
 @pytest.mark.parametrize("name", LONG)

@@ -23,6 +23,9 @@ from saccade.shapes import Bool, Float, Int, Tensor
 ROWS = 2**20
 """Numbers of one input that are worked on at a time: about 4 MB, at least one head."""
 
+GRID = 64
+"""Roundings within which products count as equal: those of equal tokens differ by where they stand in a matrix."""
+
 EPS = 1e-5
 """Under the root of the layer norm."""
 
@@ -223,6 +226,7 @@ class _Call:
             products = torch.bmm(mu, x.mT, out=self.work.take("products", *mu.shape[:2], x.shape[1]))
             if self.routes.noted:
                 labels.append(nearest(products.mT.contiguous(), real))
+            products.mul_(1 / (GRID * torch.finfo(products.dtype).eps * x.shape[2])).round_()
             widths = torch.tensor(self.routes.widths, device=device)[number // h]
             listed[heads] = chosen(products, widths, listed.shape[2], real)
         return labels

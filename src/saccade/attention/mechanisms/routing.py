@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from saccade.attention.inputs import hide, live_lengths, needed, validate_one_sequence
+from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
 from saccade.attention.mechanisms._clusters import nearest
 from saccade.attention.mechanisms._gathered import Routed, Routes, normalised, routed
@@ -214,7 +214,7 @@ class RoutingLayer(AttentionLayer):
         """Tokens as a state holds them."""
         keys, wide = q if self.spec.shared_qk or k is None else k, state_dtype(q.dtype)
         mask = torch.ones(len(q), q.shape[2], dtype=torch.bool, device=q.device) if key_mask is None else key_mask
-        keys, values = hide(keys.to(wide), v.to(wide), mask)
+        keys, values = (x.to(wide).masked_fill(~mask[:, None, :, None], 0) for x in (keys, v))
         unit = normalised(keys)
         clusters = self._nearest(_for_each(unit, self.heads), mask).int()
         return RoutedKeys(unit if self.spec.scores == "normalised" else keys, values, clusters, mask.clone())
