@@ -17,17 +17,15 @@ from torch.autograd.function import once_differentiable
 
 from saccade.attention.backends._tiles import LOG2E, Softmax, Workspace, workspace
 from saccade.attention.mechanisms._clusters import Earlier, Members, Piece, chosen, nearest
+from saccade.attention.mechanisms._normalised import Unit, filled, norm_backward, normalise
 from saccade.attention.states import state_dtype
 from saccade.shapes import Bool, Float, Int, Tensor
 
-ROWS = 2**20
-"""Numbers of one input that are worked on at a time: about 4 MB, at least one head."""
+ROWS = 2**19
+"""Numbers of one input that are worked on at a time: about 2 MB, at least one head."""
 
 GRID = 64
 """Roundings within which products count as equal: those of equal tokens differ by where they stand in a matrix."""
-
-EPS = 1e-5
-"""Under the root of the layer norm."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,6 @@ def routed(
     """
     k = None if k is None else k.contiguous()
     return Routed(*_Routed.apply(q.contiguous(), k, v.contiguous(), centroids.to(state_dtype(q.dtype)), real, routes))
-
-
-def normalised(x: Float[Tensor, "... n d"]) -> Float[Tensor, "... n d"]:
-    """Algorithm 1, "LayerNorm: scale, bias disabled"."""
-    return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=EPS)
 
 
 class _Routed(torch.autograd.Function):
@@ -151,20 +144,6 @@ class _Rows(NamedTuple):
     v: Float[Tensor, "rows3 e"]
 
 
-class _Unit(NamedTuple):
-    """Normalised queries or keys of some heads.
-
-    Attributes:
-        rows: one head after the other, and nobody.
-        x: the same without nobody.
-        factor: what they were multiplied by.
-    """
-
-    rows: Float[Tensor, "rows d"]
-    x: Float[Tensor, "m n d"]
-    factor: Float[Tensor, "m n 1"]
-
-
 @dataclass(frozen=True)
 class _Call:
     """The inputs of one call and the workspace it computes in."""
@@ -196,21 +175,13 @@ class _Call:
         step = max(1, ROWS // max(1, n * max(d, self.v.shape[2])))
         yield from (slice(begin, min(begin + step, m)) for begin in range(0, m if n else 0, step))
 
-    def units(self, heads: slice) -> list[_Unit]:
+    def units(self, heads: slice) -> list[Unit]:
         """Layer norm without scale and bias: of the queries, and of the keys if they are others."""
-        found = []
-        for name, x in (("q rows", self.q), ("k rows", self.k)):
-            if x is not None:
-                rows = self.filled(name, x[heads])
-                unit = rows[:-1].view(x[heads].shape)
-                unit.sub_(unit.mean(2, keepdim=True))
-                square = torch.mul(unit, unit, out=self.work.take("square", *unit.shape))
-                factor = square.mean(2, keepdim=True).add_(EPS).rsqrt_()
-                found.append(_Unit(rows, unit.mul_(factor), factor))
-        return found
+        given = (("q rows", self.q), ("k rows", self.k))
+        return [normalise(self.work, name, x[heads]) for name, x in given if x is not None]
 
     def place(
-        self, heads: slice, units: list[_Unit], centroids: Float[Tensor, "h c d"], kept: _Kept
+        self, heads: slice, units: list[Unit], centroids: Float[Tensor, "h c d"], kept: _Kept
     ) -> list[Int[Tensor, "m n"]]:
         """Fill in who is in which cluster; the nearest centroid of each token, if it is known."""
         h, device = len(centroids), self.q.device
@@ -239,21 +210,14 @@ class _Call:
             return Earlier.of(queries, keys, self.routes.clusters, self.routes.window)
         return Members(queries, keys, self.q.shape[1])
 
-    def rows(self, heads: slice, units: list[_Unit]) -> _Rows:
+    def rows(self, heads: slice, units: list[Unit]) -> _Rows:
         """What scores are made of, and values."""
         if self.routes.raw:
-            q = self.filled("raw q", self.q[heads])
+            q = filled(self.work, "raw q", self.q[heads])
             k = q if self.k is None else self.k[heads].to(self.work.dtype).flatten(0, 1)
         else:
             q, k = units[0].rows, units[-1].rows
         return _Rows(q, k, self.v[heads].to(self.work.dtype).flatten(0, 1))
-
-    def filled(self, name: str, x: Float[Tensor, "m n d"]) -> Float[Tensor, "rows d"]:
-        """A copy in the workspace, with nobody behind it."""
-        rows = self.work.take(name, x.shape[0] * x.shape[1] + 1, x.shape[2])
-        rows[:-1].view_as(x).copy_(x)
-        rows[-1].zero_()
-        return rows
 
     def fetch(self, name: str, rows: Float[Tensor, "rows d"], index: Int[Tensor, "m q"]) -> Float[Tensor, "m q d"]:
         """The rows of those numbers."""
@@ -266,7 +230,7 @@ class _Call:
         scores = self.softmax.scores(self.work, q, k, None, None)
         return q, k, scores if piece.hidden is None else scores.masked_fill_(piece.hidden, -math.inf)
 
-    def forward(self, heads: slice, units: list[_Unit], kept: _Kept, out: Float[Tensor, "m n e"]) -> None:
+    def forward(self, heads: slice, units: list[Unit], kept: _Kept, out: Float[Tensor, "m n e"]) -> None:
         """Fill in the output of some heads."""
         rows, meeting = self.rows(heads, units), self.meeting(heads, kept)
         total = self.work.take("sum", len(rows.q), rows.v.shape[1]).zero_()
@@ -289,12 +253,12 @@ class _Call:
         """Fill in the gradients of some heads."""
         units = self.units(heads)
         rows, meeting = self.rows(heads, units), self.meeting(heads, kept)
-        given, lse = self.filled("given", grad[heads]), self.filled("lse", kept.lse[heads].view(1, -1, 1))
+        given, lse = filled(self.work, "given", grad[heads]), filled(self.work, "lse", kept.lse[heads].view(1, -1, 1))
         inner = None
         if isinstance(meeting, Members):
             given.div_(meeting.counts()[:, None])
         elif out is not None:
-            inner = self.filled("inner", (given[:-1] * out[heads].flatten(0, 1)).sum(1).view(1, -1, 1))
+            inner = filled(self.work, "inner", (given[:-1] * out[heads].flatten(0, 1)).sum(1).view(1, -1, 1))
         to_q, to_k, to_v = (self.work.take(f"to {name}", *x.shape).zero_() for name, x in zip("qkv", rows, strict=True))
         to = _Rows(to_q, to_q if self.k is None else to_k, to_v)
         for piece in meeting.pieces():
@@ -304,7 +268,7 @@ class _Call:
         for found, result, unit in zip(to, grads, (units[0], units[-1], None), strict=True):
             if result is not None:
                 found = found[: result[heads].numel() // result.shape[2]].view_as(result[heads])
-                result[heads] = found if self.routes.raw or unit is None else _norm_backward(found, unit)
+                result[heads] = found if self.routes.raw or unit is None else norm_backward(found, unit)
 
     def backward_piece(
         self, piece: Piece, rows: _Rows, given: Tensor, lse: Tensor, inner: Tensor | None, to: _Rows
@@ -333,14 +297,8 @@ class _Call:
         to.index_add_(0, index.flatten(), out.flatten(0, 1))
 
 
-def _norm_backward(grad: Float[Tensor, "m n d"], unit: _Unit) -> Float[Tensor, "m n d"]:
-    """The gradient of what was normalised. Spoils both."""
-    inner = (grad * unit.x).mean(2, keepdim=True)
-    return grad.sub_(grad.mean(2, keepdim=True)).sub_(unit.x.mul_(inner)).mul_(unit.factor)
-
-
 def _note(
-    units: list[_Unit], labels: list[Int[Tensor, "m n"]], sums: Float[Tensor, "m c1 d"], counts: Float[Tensor, "m c1"]
+    units: list[Unit], labels: list[Int[Tensor, "m n"]], sums: Float[Tensor, "m c1 d"], counts: Float[Tensor, "m c1"]
 ) -> None:
     """Add up the tokens of each centroid, and those of none behind the last."""
     m, c, d = sums.shape

@@ -8,7 +8,7 @@ Cost: O(n clusters d + n^2 (d + e) / clusters) time, so O(n^1.5 d) with sqrt(n) 
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from torch import Tensor
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
 from saccade.attention.mechanisms._clusters import nearest
-from saccade.attention.mechanisms._gathered import Routed, Routes, normalised, routed
+from saccade.attention.mechanisms._gathered import Routed, Routes, routed
+from saccade.attention.mechanisms._normalised import normalised
+from saccade.attention.mechanisms._routed_keys import RoutedKeys, attended, for_each
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_state
 from saccade.claims import Claims
@@ -25,22 +27,6 @@ from saccade.shapes import Bool, Float, Int
 
 SCORES = ("normalised", "raw")
 """What scores may be made of."""
-
-
-class RoutedKeys(NamedTuple):
-    """The decoding state: all tokens, in the order of their positions.
-
-    Attributes:
-        keys: as scores need them; zero where hidden.
-        values: zero where hidden.
-        clusters: number of the nearest centroid, for each query head; one more than there are for hidden tokens.
-        key_mask: True for real tokens.
-    """
-
-    keys: Float[Tensor, "b g k d"]
-    values: Float[Tensor, "b g2 k e"]
-    clusters: Int[Tensor, "b h k"]
-    key_mask: Bool[Tensor, "b k"]
 
 
 def first_centroids(seed: int, layer: int, heads: int, clusters: int, dim: int) -> Float[Tensor, "h c d"]:
@@ -100,10 +86,10 @@ class RoutingLayer(AttentionLayer):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Inputs that are zero where hidden, each with as many heads as the queries."""
         hidden = None if key_mask is None else ~key_mask[:, None, :, None]
-        q, v = (x if hidden is None else x.masked_fill(hidden, 0) for x in (q, _for_each(v, self.heads)))
+        q, v = (x if hidden is None else x.masked_fill(hidden, 0) for x in (q, for_each(v, self.heads)))
         if k is None or self.spec.shared_qk:
             return q, None, v
-        k = _for_each(k, self.heads)
+        k = for_each(k, self.heads)
         return q, k if hidden is None else k.masked_fill(hidden, 0), v
 
     def _routed(
@@ -206,9 +192,7 @@ class RoutingLayer(AttentionLayer):
             q = self._hidden(q, k, v, key_mask)[0].to(state.keys.dtype)
             unit = normalised(q)
             label = self._nearest(unit, key_mask)
-            return _attended(q if self.spec.scores == "raw" else unit, label, state, self.spec.window).to(
-                v.dtype
-            ), state
+            return attended(q if self.spec.scores == "raw" else unit, label, state, self.spec.window).to(v.dtype), state
 
     def _tokens(self, q: Tensor, k: Tensor | None, v: Tensor, key_mask: Tensor | None) -> RoutedKeys:
         """Tokens as a state holds them."""
@@ -216,32 +200,12 @@ class RoutingLayer(AttentionLayer):
         mask = torch.ones(len(q), q.shape[2], dtype=torch.bool, device=q.device) if key_mask is None else key_mask
         keys, values = (x.to(wide).masked_fill(~mask[:, None, :, None], 0) for x in (keys, v))
         unit = normalised(keys)
-        clusters = self._nearest(_for_each(unit, self.heads), mask).int()
+        clusters = self._nearest(for_each(unit, self.heads), mask).int()
         return RoutedKeys(unit if self.spec.scores == "normalised" else keys, values, clusters, mask.clone())
 
     def extra_repr(self) -> str:
         """The options."""
         return repr(self.spec)
-
-
-def _attended(
-    q: Float[Tensor, "b h 1 d"], label: Int[Tensor, "b h 1"], state: RoutedKeys, window: int | None
-) -> Float[Tensor, "b h 1 e"]:
-    """Softmax over the last token and those before it in the cluster of the query."""
-    heads = q.shape[1]
-    earlier = (state.clusters == label) & state.key_mask[:, None]
-    earlier[..., -1] = False
-    if window is not None:
-        earlier &= earlier.flip(-1).cumsum(-1).flip(-1) < window
-    earlier[..., -1] = state.key_mask[:, None, -1]
-    scores = (q @ _for_each(state.keys, heads).mT).masked_fill(~earlier[:, :, None], -math.inf) / math.sqrt(q.shape[3])
-    weights = scores.softmax(-1).masked_fill(~earlier[:, :, None], 0)
-    return weights @ _for_each(state.values, heads)
-
-
-def _for_each(x: Float[Tensor, "b g n d"], heads: int) -> Float[Tensor, "b h n d"]:
-    """Heads repeated for the query heads that read them."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
 
 
 @dataclass(frozen=True, repr=False)
