@@ -73,8 +73,8 @@ def test_linear_flops_are_those_of_its_matrix_products():
     assert cost.pairs == 0
 
 
-UNEVEN = {("routing", True): 4}
-"""Causally, clusters are as large as the tokens make them: how far what is carried out may lie beside even ones."""
+UNEVEN = {("routing", True): 2}
+"""Causally, clusters are as large as the tokens make them: so many times as much as for even ones, at most."""
 
 
 def inputs(n, heads, kv_heads, dim):
@@ -94,7 +94,7 @@ def test_operations_and_what_is_kept_are_those_that_torch_counts(name, causal, n
     counted = counted_flops(lambda: layer(q, k, v, causal=causal))
     skips = cost.wasted == 0 and cost.pairs == 6 * n * (n + 1) // 2
     if (name, causal) in UNEVEN:
-        assert cost.computed / 1.2 < counted < UNEVEN[name, causal] * cost.computed
+        assert 0.8 * cost.computed < counted < UNEVEN[name, causal] * cost.computed
     else:
         assert counted == (2 * 6 * n**2 * 16 if skips else cost.computed)
     # What is kept for each query is kept for whole tiles of them.

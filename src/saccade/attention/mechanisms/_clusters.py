@@ -209,3 +209,13 @@ def _sorted(labels: Int[Tensor, "m n"], clusters: int) -> tuple[Int[Tensor, " ro
     clustered = labels + torch.arange(m, device=labels.device)[:, None] * (clusters + 1)
     clustered, row = clustered.int().flatten().sort(stable=True)
     return clustered.long() * n + row % n, row
+
+
+def even_pairs(n: int, clusters: int, window: int | None) -> tuple[int, int]:
+    """Pairs of one head, causally, and those that are computed, where clusters are equally large."""
+    size = -(-n // clusters)
+    most = size if window is None else min(window, size)
+    sizes = [size] * (n // size if size else 0) + [n % size if size else 0]
+    pairs = sum(min(each, most) * (min(each, most) + 1) // 2 + max(each - most, 0) * most for each in sizes)
+    spans = (min(first + TILE, n) - 1 - max(first // size * size, first - most + 1) for first in range(0, n, TILE))
+    return pairs, max(pairs, TILE * sum(spans))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
-from saccade.attention.mechanisms._clusters import nearest
+from saccade.attention.mechanisms._clusters import even_pairs, nearest
 from saccade.attention.mechanisms._gathered import Routed, Routes, routed
 from saccade.attention.mechanisms._normalised import normalised
 from saccade.attention.mechanisms._routed_keys import RoutedKeys, attended, for_each
@@ -104,22 +104,20 @@ class RoutingLayer(AttentionLayer):
         found = routed(q.flatten(0, 1), flat, v.flatten(0, 1), self.centroids, key_mask, routes)
         if training and found.sums is not None and found.counts is not None:
             notes = torch.cat([found.sums, found.counts[..., None]], 2).unflatten(0, q.shape[:2]).sum(0)
-            self._notes = self._no_notes() + notes if self._notes is None else self._notes + notes
+            self._notes = (self._no_notes() if self._notes is None else self._notes).add_(notes)
         return found
 
     def _commitment(self, q: Tensor, k: Tensor | None, key_mask: Tensor | None) -> Float[Tensor, ""]:
         """Mean squared distance of normalised queries and keys to their nearest centroids, which do not feel it."""
-        total, count = q.new_zeros((), dtype=state_dtype(q.dtype)), 0
-        for x in (q, k):
-            if x is not None:
-                unit = normalised(x.to(total.dtype))
-                label = self._nearest(unit.detach(), None)
-                index = label[..., None].expand(*label.shape, unit.shape[-1])
-                centroid = self.centroids.to(unit.dtype).expand(len(unit), -1, -1, -1).gather(2, index)
-                distance = (unit - centroid).square().sum(-1)
-                total = total + (distance if key_mask is None else distance * key_mask[:, None]).sum()
-                count = count + (distance.numel() if key_mask is None else key_mask.sum() * self.heads)
-        return total / max(count, 1) if isinstance(count, int) else total / count.clamp(min=1)
+        means = []
+        for x in (q,) if k is None else (q, k):
+            unit = normalised(x.to(state_dtype(x.dtype)))
+            index = self._nearest(unit.detach(), None)[..., None].expand_as(unit)
+            centroid = self.centroids.to(unit.dtype).expand(len(unit), -1, -1, -1).gather(2, index)
+            distance = (unit - centroid).square().sum(-1)
+            real = torch.ones_like(distance) if key_mask is None else key_mask[:, None].expand_as(distance)
+            means.append((distance * real).sum() / real.sum().clamp(min=1))
+        return torch.stack(means).mean()
 
     def _nearest(self, unit: Float[Tensor, "b h n d"], key_mask: Bool[Tensor, "b n"] | None) -> Int[Tensor, "b h n"]:
         """The nearest centroid of normalised queries or keys."""
@@ -260,9 +258,10 @@ class RoutingAttention(Mechanism):
 
     def __post_init__(self) -> None:
         """Refuse options that route nowhere."""
-        for name, value, least in (("clusters", self.clusters, 1), ("window", self.window, 1), ("seed", self.seed, 0)):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not (whole and value >= least) and not (name == "window" and value is None):
+        whole = [("clusters", self.clusters, 1), ("seed", self.seed, 0)]
+        whole += [] if self.window is None else [("window", self.window, 1)]
+        for name, value, least in whole:
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(must_be(name, f"a whole number, at least {least}", value))
         for name, value, most in (("decay", self.decay, 1), ("commitment", self.commitment, math.inf)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -317,17 +316,18 @@ class RoutingAttention(Mechanism):
     ) -> Cost:
         """Products with centroids, and the pairs within clusters; causally of clusters that are equally large."""
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        per_pair = 2 * heads * (head_dim + value_dim)
         width_q, width_k = self.width(n_q), self.width(n_k)
-        pairs = self.clusters * width_q * width_k if not causal else self._earlier(n_q)
+        pairs = visited = self.clusters * width_q * width_k
+        if causal:
+            pairs, visited = even_pairs(n_q, self.clusters, self.window)
         read, listed = (n_q, width_q) if self.shared_qk else (n_q + n_k, width_q + width_k)
-        flops = 2 * heads * (self.clusters * read * head_dim + pairs * (head_dim + value_dim))
-        kept = read * head_dim + n_k * value_dim
-        kept += read + n_q if causal else self.clusters * (listed + width_q)
+        kept = read * head_dim + n_k * value_dim + (read + n_q if causal else self.clusters * (listed + width_q))
         moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
-        return Cost(flops, heads * pairs, moved + 4 * heads * self.clusters * head_dim, kept=4 * heads * kept)
-
-    def _earlier(self, n: int) -> int:
-        """Pairs of one head, causally, where clusters are equally large: each query with itself and those before it."""
-        per_cluster = -(-n // self.clusters)
-        window = per_cluster if self.window is None else min(self.window, per_cluster)
-        return self.clusters * (window * (window + 1) // 2 + (per_cluster - window) * window)
+        return Cost(
+            flops=2 * heads * self.clusters * read * head_dim + per_pair * pairs,
+            pairs=heads * pairs,
+            bytes=moved + 4 * heads * self.clusters * head_dim,
+            wasted=per_pair * (visited - pairs),
+            kept=4 * heads * kept,
+        )
