@@ -47,8 +47,10 @@ def wanted(layer, q, k, v, key_mask=None, causal=False):
     return formula(q, k, v, layer.centroids.double(), spec.window, key_mask, spec.scores == "raw")
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("mask", MASKS)
+CASES = [*((options, mask) for options in OPTIONS for mask in ("none", "holes")), *(("plain", mask) for mask in MASKS)]
+
+
+@pytest.mark.parametrize(("options", "mask"), [*dict.fromkeys(CASES), ("window", "right"), ("window", "empty")])
 @causally
 def test_routing_equals_algorithm_1(options, mask, causal):
     q, k, v, upstream = inputs(N, N)
