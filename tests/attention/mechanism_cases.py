@@ -34,6 +34,7 @@ SPECS = {
     "mixed": MECHANISMS["mixed"]((("local(left=5, right=2)", 4), ("linear", 2))),
     "mixed_default": MECHANISMS["mixed"](),
     "lsh": MECHANISMS["lsh"](bucket=4, rounds=2, same_bucket=True, unique=True, causal_buckets=6, seed=3),
+    "routing": MECHANISMS["routing"](clusters=5, seed=3),
 }
 PATTERNS = {
     "full": Full(),

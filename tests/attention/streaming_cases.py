@@ -30,6 +30,8 @@ SPECS = {
     "full_additive": MECHANISMS["full"](score="additive"),
     "full_relu": MECHANISMS["full"](weights="relu"),
     "full_top_k": MECHANISMS["full"](weights="top_k", top_k=3),
+    "routing": MECHANISMS["routing"](clusters=5),
+    "routing_window": MECHANISMS["routing"](clusters=3, window=4, scores="raw"),
     "early_only": MECHANISMS["sparse"](Global(3, rows=False)),
     "compressed": MECHANISMS["compressed"](),
     "compressed_mixed": MECHANISMS["compressed"](stride=2, kernel=5, groups=1, null=False),
@@ -55,7 +57,8 @@ def numbers(name, n):
         return G * D * (E + 1)
     if name in PER_TOKEN:
         return n * PER_TOKEN[name]
-    kept = tokens_kept(name, n) * (G * (D + E) + 1)
+    labels = H if name.startswith("routing") else 0  # the cluster of each key
+    kept = tokens_kept(name, n) * (G * (D + E) + 1 + labels)
     if not name.startswith("sinkhorn"):
         return kept
     spec, pooled = SPECS[name], 2 * D if name == "sinkhorn_net" else D

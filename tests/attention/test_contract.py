@@ -24,6 +24,7 @@ SMALL = {
     "sinkhorn": {"block": 8},
     "mixed": {"parts": (("local(left=7, right=4)", 2), ("linear", 1))},
     "lsh": {"bucket": 4, "rounds": 3, "causal_buckets": 6},
+    "routing": {"clusters": 4},
 }
 """Options small enough that a short input shows the mechanism at work; the defaults are tried as well."""
 

@@ -22,11 +22,12 @@ NAMES = (
     "sparse_transformer",
     "longformer",
     "big_bird",
-    "linear",
+    "lsh",
+    "routing",
+    "sinkhorn",
     "linformer",
     "compressed",
-    "lsh",
-    "sinkhorn",
+    "linear",
     "mixed",
 )
 

@@ -117,7 +117,7 @@ def validate_state(state: object, kind: type, shapes: tuple[tuple[int, ...], ...
     assert isinstance(state, tuple)
     dtype = state_dtype(like.dtype)
     for number, (leaf, shape) in enumerate(zip(state, shapes, strict=True)):
-        if leaf.shape != shape or leaf.device != like.device or leaf.dtype not in (dtype, torch.bool):
+        if leaf.shape != shape or leaf.device != like.device or leaf.dtype not in (dtype, torch.bool, torch.int32):
             name = f"state.{kind._fields[number]}"  # pyright: ignore[reportAttributeAccessIssue]
             got = f"{tuple(leaf.shape)} of {leaf.dtype} on {leaf.device}"
             raise ValueError(must_be(name, f"of shape {shape}, {dtype} on {like.device}", got))

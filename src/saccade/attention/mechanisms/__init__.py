@@ -10,6 +10,7 @@ from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
 from saccade.attention.mechanisms.lsh import LshAttention
 from saccade.attention.mechanisms.mixed import MixedAttention
+from saccade.attention.mechanisms.routing import RoutingAttention
 from saccade.attention.mechanisms.sinkhorn import SinkhornAttention
 from saccade.attention.mechanisms.sparse import (
     BigBirdAttention,
@@ -28,12 +29,13 @@ MECHANISMS |= {
     "sparse_transformer": SparseTransformerAttention,
     "longformer": LongformerAttention,
     "big_bird": BigBirdAttention,
-    "linear": LinearAttention,
+    "lsh": LshAttention,
+    "routing": RoutingAttention,
+    "sinkhorn": SinkhornAttention,
     "linformer": LinformerAttention,
     "compressed": CompressedAttention,
-    "sinkhorn": SinkhornAttention,
+    "linear": LinearAttention,
     "mixed": MixedAttention,
-    "lsh": LshAttention,
 }
 
 
