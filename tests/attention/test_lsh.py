@@ -11,8 +11,8 @@ from mechanism_cases import B, D, E, G, H, with_gradients
 import oracles
 import oracles_lsh
 from saccade.attention import to_mechanism
-from saccade.attention.mechanisms import _hashing, _sorted_tiles
-from saccade.attention.mechanisms._hashing import rotations
+from saccade.attention.mechanisms._lsh import hashing, sorted_tiles
+from saccade.attention.mechanisms._lsh.hashing import rotations
 from saccade.attention.mechanisms.lsh import LshAttention
 
 SMALL = {"bucket": 4, "rounds": 3, "causal_buckets": 6, "seed": 5}
@@ -114,9 +114,9 @@ def test_any_length_and_mask_equals_the_oracle(n, causal, mask):
 @pytest.mark.parametrize("unique", [False, True])
 @pytest.mark.parametrize(("rows", "scores"), [(1, 1), (100, 64), (10**9, 10**9)], ids=str)
 def test_however_the_work_is_cut_the_result_is_the_same(monkeypatch, rows, scores, causal, unique):
-    monkeypatch.setattr(_sorted_tiles, "ROWS", rows)
-    monkeypatch.setattr(_sorted_tiles, "SCORES", scores)
-    monkeypatch.setattr(_hashing, "PRODUCTS", rows)
+    monkeypatch.setattr(sorted_tiles, "ROWS", rows)
+    monkeypatch.setattr(sorted_tiles, "SCORES", scores)
+    monkeypatch.setattr(hashing, "PRODUCTS", rows)
     n = 27
     compared(build(unique=unique), n, masks(n)["right"], causal)
     compared(build(unique=unique, bucket=11, causal_buckets=2), n, None, causal)
@@ -252,13 +252,13 @@ def test_buckets_are_even_in_number_and_enough(live, bucket):
 def test_hashes_are_those_of_the_paper(size):
     x = torch.randn(3, 50, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     drawn = rotations(0, 0, 3, 2, D, size)
-    found = _hashing.hashed(x, drawn)
+    found = hashing.hashed(x, drawn)
     wanted = [
         [[oracles_lsh.hashed(row, [each[head, turn] for each in drawn]) for row in x[head]] for turn in range(2)]
         for head in range(3)
     ]
     assert found.tolist() == wanted
-    assert (_hashing.hashed(torch.zeros(3, 1, D), drawn) == 0).all()
+    assert (hashing.hashed(torch.zeros(3, 1, D), drawn) == 0).all()
 
 
 def test_rotations_are_drawn_from_seed_layer_head_round_and_digit_alone():

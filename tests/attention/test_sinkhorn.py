@@ -8,8 +8,8 @@ import oracles
 from oracles_sinkhorn import balanced as balanced_by_division
 from oracles_sinkhorn import block_logits, sinkhorn_attention
 from saccade.attention import MECHANISMS, to_mechanism
-from saccade.attention.mechanisms import _sorted_blocks
-from saccade.attention.mechanisms._sorting import balanced, gumbel, pooled
+from saccade.attention.mechanisms._sinkhorn import sorted_blocks
+from saccade.attention.mechanisms._sinkhorn.sorting import balanced, gumbel, pooled
 
 B, H, G, D, E = 2, 4, 2, 5, 7
 BLOCK = 4
@@ -106,7 +106,7 @@ def test_however_the_queries_are_cut_the_result_is_the_same(monkeypatch, form):
     key_mask, layer = masks(n)["holes"], build(form)
     found = []
     for rows in (1, 3, 8, 24, 10**6):
-        monkeypatch.setattr(_sorted_blocks, "ROWS", rows)
+        monkeypatch.setattr(sorted_blocks, "ROWS", rows)
         found.append(with_gradients(run(layer, form, key_mask), q, k, v, upstream=upstream))
     for other in found[1:]:
         assert_same(other, found[0])

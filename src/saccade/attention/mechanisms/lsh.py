@@ -4,7 +4,7 @@ Source: "Reformer" (Kitaev, Kaiser and Levskaya 2020): queries are keys as well,
 rotation R gives the bucket argmax [xR; -xR], and chunks of the tokens sorted by (bucket, position) look at themselves
 and at the chunk before.
 
-Cost: O(r n m d) time for r rounds and chunks of m tokens; memory O(n d) (`_buckets.py`).
+Cost: O(r n m d) time for r rounds and chunks of m tokens; memory O(n d) (`_lsh/buckets.py`).
 """
 
 import math
@@ -15,9 +15,9 @@ import torch
 
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
-from saccade.attention.mechanisms._buckets import attend_sorted, bucket_in_chunks, first_seen, sort_rows
-from saccade.attention.mechanisms._hashing import digits, hashed, rotations
-from saccade.attention.mechanisms._sorted_tiles import Sorted, Window
+from saccade.attention.mechanisms._lsh.buckets import attend_sorted, bucket_in_chunks, first_seen, sort_rows
+from saccade.attention.mechanisms._lsh.hashing import digits, hashed, rotations
+from saccade.attention.mechanisms._lsh.sorted_tiles import Sorted, Window
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_state, validate_step
 from saccade.claims import Claims

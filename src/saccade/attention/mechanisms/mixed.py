@@ -7,7 +7,7 @@ Cost: the sum of its parts.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -124,6 +124,24 @@ class MixedLayer(AttentionLayer):
         for part in self._layers():
             part.after_step()
 
+    def share_with(self, first: AttentionLayer) -> None:
+        """Each part with the same part of the first layer.
+
+        Raises:
+            ValueError: a layer of other parts.
+        """
+        if not isinstance(first, MixedLayer) or first.heads != self.heads:
+            raise ValueError(must_be("first", f"a MixedLayer with the heads {self.heads}", first))
+        for part, other in zip(self._layers(), first._layers(), strict=True):
+            part.share_with(other)
+
+    def for_weights(self) -> AttentionLayer:
+        """The same of parts that return theirs."""
+        parts = [part.for_weights() for part in self._layers()]
+        if all(new is old for new, old in zip(parts, self.parts, strict=True)):
+            return self
+        return MixedLayer(parts, self.heads, self.kv_heads, self.reads_k).train(self.training)
+
     def _layers(self) -> list[AttentionLayer]:
         return [cast(AttentionLayer, part) for part in self.parts]
 
@@ -170,16 +188,21 @@ class MixedLayer(AttentionLayer):
 class MixedAttention(Mechanism):
     """Different mechanisms in groups of heads: the first heads take the first part, and so on.
 
-    Formula: out[heads of part i] = part i (q, k, v of those heads).
+    Formula:
+        out[heads of part i] = part i (q, k, v of those heads)
 
-    Cost: the sum of the parts: time, memory and state; the outputs are copied side by side. Training may keep more than
-        the parts by themselves, at most the whole inputs and output once: parts keep views of them.
+    Cost:
+        The sum of the parts: time, memory and decoding state; their outputs are copied side by side. Training may
+        keep more than the parts by themselves, at most the whole inputs and output once: parts keep views of them.
 
-    Use it: where one kind of head misses something: local heads for neighbours beside global ones of any kind.
+    Use it:
+        Where one kind of head misses something: local heads for neighbours beside heads of any kind that see far.
 
-    Leave it: for a mixture of patterns alone: `PerHead([...])` is one softmax under one layout.
+    Leave it:
+        For a mixture of patterns alone: `PerHead([...])` is one softmax under one layout.
 
-    Source: the Routing Transformer (Roy et al. 2021), which makes half its heads local. Claims are the conjunction of
+    Source:
+        The Routing Transformer (Roy et al. 2021), which makes half of its heads local. Claims are the conjunction of
         those of the parts; the state is as large as that of the largest.
 
     Attributes:
@@ -270,6 +293,16 @@ class MixedAttention(Mechanism):
             if size
         ]
         return Cost(**{field.name: sum(getattr(cost, field.name) for cost in costs) for field in fields(Cost)})
+
+    def behind(self, tokens: int) -> "MixedAttention":
+        """Each part behind them.
+
+        Raises:
+            ValueError: a part that cannot have them.
+        """
+        return replace(
+            self, parts=tuple((spec.behind(tokens), count) for spec, count in zip(self.specs, self.counts, strict=True))
+        )
 
     def __repr__(self) -> str:
         """The name alone for the default, which is kept as specs and not as it is written."""

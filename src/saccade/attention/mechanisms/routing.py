@@ -1,7 +1,7 @@
 """Routing attention: queries and keys are sorted into clusters by learned centroids, and meet within them.
 
 Source: "Efficient Content-Based Sparse Attention with Routing Transformers" (Roy, Saffar, Vaswani & Grangier 2020,
-arXiv 2003.05997), Algorithm 1. Who meets whom is found in `_clusters.py`, the softmax computed in `_gathered.py`.
+arXiv 2003.05997), Algorithm 1. How it is computed is in `_routing`.
 
 Cost: O(n clusters d + n^2 (d + e) / clusters) time, so O(n^1.5 d) with sqrt(n) clusters; O(n (d + e)) memory.
 """
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
-from saccade.attention.mechanisms._clusters import even_pairs, nearest
-from saccade.attention.mechanisms._gathered import Routed, Routes, routed
-from saccade.attention.mechanisms._normalised import normalised
-from saccade.attention.mechanisms._routed_keys import RoutedKeys, attended, for_each
+from saccade.attention.mechanisms._routing.clusters import even_pairs, nearest
+from saccade.attention.mechanisms._routing.gathered import Routed, Routes, routed
+from saccade.attention.mechanisms._routing.normalised import normalised
+from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attended, for_each
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_state
 from saccade.claims import Claims

@@ -1,7 +1,7 @@
 """Sparse Sinkhorn Attention: blocks of keys are sorted to the blocks of queries that need them.
 
 Source: "Sparse Sinkhorn Attention" (Tay et al. 2020); the spec below lists every deviation. What stands where is in
-`_sorting.py`, the softmax in `_sorted_blocks.py`, decoding in `_sorted_state.py`.
+`_sinkhorn/sorting.py`, the softmax in `_sinkhorn/sorted_blocks.py`, decoding in `_sinkhorn/sorted_state.py`.
 
 Cost: O(n block d + n^2 / block d) time, O(n d) memory.
 """
@@ -16,9 +16,9 @@ from torch.nn.functional import pad
 
 from saccade.attention.inputs import validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
-from saccade.attention.mechanisms._sorted_blocks import attend_sorted
-from saccade.attention.mechanisms._sorted_state import Sorted, nothing, sizes_of
-from saccade.attention.mechanisms._sorting import (
+from saccade.attention.mechanisms._sinkhorn.sorted_blocks import attend_sorted
+from saccade.attention.mechanisms._sinkhorn.sorted_state import Sorted, nothing, sizes_of
+from saccade.attention.mechanisms._sinkhorn.sorting import (
     Blocks,
     balanced,
     blocks_of,

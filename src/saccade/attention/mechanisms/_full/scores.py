@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from saccade.attention.mechanisms._pair_scores import DotProduct, TanhOfSum
-from saccade.attention.mechanisms._scored_chunks import PairScore
+from saccade.attention.mechanisms._full.pair_scores import DotProduct, TanhOfSum
+from saccade.attention.mechanisms._full.scored_chunks import PairScore
 from saccade.attention.states import state_dtype
 from saccade.shapes import Float, Tensor
 

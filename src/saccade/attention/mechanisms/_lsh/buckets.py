@@ -17,7 +17,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
-from saccade.attention.mechanisms._sorted_tiles import HIDDEN, Group, Room, Sorted, Window, groups
+from saccade.attention.mechanisms._lsh.sorted_tiles import HIDDEN, Group, Room, Sorted, Window, groups
 from saccade.shapes import Bool, Float, Int, Tensor
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from saccade.attention.backends._tiles import Workspace
-from saccade.attention.mechanisms._scored_chunks import ELSEWHERE, PAIRS, PairScore
+from saccade.attention.mechanisms._full.scored_chunks import ELSEWHERE, PAIRS, PairScore
 from saccade.shapes import Float, Tensor
 
 SOME_KEYS = 256

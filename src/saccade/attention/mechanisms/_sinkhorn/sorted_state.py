@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
-from saccade.attention.mechanisms._sorting import normalised
+from saccade.attention.mechanisms._sinkhorn.sorting import normalised
 from saccade.shapes import Bool, Float, Tensor
 
 

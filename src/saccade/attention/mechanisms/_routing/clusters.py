@@ -2,8 +2,8 @@
 
 `Members` are the tokens nearest to each centroid, the same number of queries and of keys in each cluster; a token may
 be in several. `Earlier` is causal: every token is in one cluster, and a query meets the keys before it there. Both
-come in pieces, rectangles of numbers of rows, for whoever computes the softmax (`_gathered.py`). The row behind the
-last is nobody: rectangles are filled with it.
+come in pieces, rectangles of numbers of rows, for whoever computes the softmax (`gathered.py`). The row behind the last
+is nobody: rectangles are filled with it.
 
 Cost: members O(clusters * n) time and memory to choose; earlier O(n log n) to sort; pieces are made one at a time.
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from saccade.attention.backends._tiles import LOG2E, Softmax, Workspace
-from saccade.attention.mechanisms._scored_chunks import Weighting
+from saccade.attention.mechanisms._full.scored_chunks import Weighting
 from saccade.shapes import Float, Tensor
 
 SOFTMAX = Softmax(scale=1.0, dropout=0.0, seed=0)

@@ -16,8 +16,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.backends._tiles import LOG2E, Softmax, Workspace, workspace
-from saccade.attention.mechanisms._clusters import Earlier, Members, Piece, chosen, nearest
-from saccade.attention.mechanisms._normalised import Unit, filled, norm_backward, normalise
+from saccade.attention.mechanisms._routing.clusters import Earlier, Members, Piece, chosen, nearest
+from saccade.attention.mechanisms._routing.normalised import Unit, filled, norm_backward, normalise
 from saccade.attention.states import state_dtype
 from saccade.shapes import Bool, Float, Int, Tensor
 

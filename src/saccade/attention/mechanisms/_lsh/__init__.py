@@ -1,0 +1,1 @@
+"""How `lsh` computes: hashing, sorting, and softmax among sorted rows."""

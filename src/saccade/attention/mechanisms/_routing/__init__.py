@@ -1,0 +1,1 @@
+"""How `routing` computes: who is in which cluster, attention among gathered rows, and what decoding keeps."""
