@@ -14,7 +14,7 @@ from saccade.attention.mechanisms.mixed import MixedState, shares
 from saccade.attention.record import Record
 from saccade.attention.weights import implied_weights
 from saccade.checking.stream import leaves
-from saccade.nn import MultiHeadAttention
+from saccade.nn import Encoder, MultiHeadAttention
 
 mixed = MECHANISMS["mixed"]
 PARTS = {
@@ -290,3 +290,29 @@ def test_states_of_others_are_refused(unchecked):
 def test_a_random_pattern_is_told_its_layer():
     spec = mixed([(Random(2, block=4), 1), ("full", 1)])
     assert spec.build(2, D, layer=3).parts[0].pattern == Random(2, block=4).reseeded(3)
+
+
+def test_extra_tokens_stand_before_every_part():
+    spec = mixed([("local(left=2)", 4), ("linear", 2)])
+    assert spec.behind(0) == spec
+    assert spec.behind(3) == mixed([(to_mechanism("local(left=2)").behind(3), 4), ("linear", 2)])
+    with pytest.raises(ValueError, match="to stand behind extra tokens, got 'lsh'"):
+        mixed([("local", 1), ("lsh", 1)]).behind(1)
+
+
+def test_parts_share_over_layers_what_they_share_alone():
+    spec = mixed([("linformer(rank=4, max_length=20, sharing='layerwise')", 2), ("local", 1)])
+    encoder = Encoder(21, 3, 3, mechanism=spec)
+    layers = [each.attention.layer for each in encoder.layers]
+    assert all(layer.parts[0].matrices()[0] is layers[0].parts[0].E for layer in layers)
+    with pytest.raises(ValueError, match=r"first must be a MixedLayer with the heads \(2, 1\)"):
+        layers[1].share_with(MECHANISMS["full"]().build(3, 7))
+
+
+def test_weights_of_a_part_that_mixes_values_are_those_it_has_alone():
+    layer = mixed([("compressed(stride=2)", 1), ("full", 1)]).build(2, D)
+    q, k, v = (torch.randn(1, 2, 9, D) for _ in range(3))
+    weights = implied_weights(layer, {"q": q, "k": k, "v": v})
+    for head, part in enumerate(layer.parts):
+        given = {name: x[:, head, None] for name, x in (("q", q), ("k", k), ("v", v))}
+        torch.testing.assert_close(weights[:, head, None], implied_weights(part, given))
