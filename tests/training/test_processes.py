@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import mechanism_toy
 import pytest
 import torch
 
@@ -41,10 +42,24 @@ torch.save(model.state_dict(), out.with_name(f"weights-{rank}.pt"))
 torch.distributed.destroy_process_group()
 """
 
+MECHANISMS = """
+import os, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+import mechanism_toy
+from saccade.training import train
 
-def test_two_processes_share_each_step_and_stop_together(toy, tmp_path):
-    """A step of two processes is a step on the mean loss of two batches; Ctrl-C to one of them stops both."""
-    (tmp_path / "script.py").write_text(SCRIPT)
+model = mechanism_toy.model()
+train(model, mechanism_toy.loss, mechanism_toy.batches, mechanism_toy.SETTINGS, quiet=True)
+torch.save(model.state_dict(), Path(sys.argv[2]).with_name(f"weights-{os.environ['RANK']}.pt"))
+torch.distributed.destroy_process_group()
+"""
+
+
+def in_two_processes(script, tmp_path):
+    """Run a script that writes `weights-0.pt` and `weights-1.pt` beside the folder of its run."""
+    (tmp_path / "script.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     alone = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     local = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
@@ -56,23 +71,46 @@ def test_two_processes_share_each_step_and_stop_together(toy, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return [torch.load(tmp_path / f"weights-{rank}.pt") for rank in (0, 1)]
+
+
+def pairs_of(batches):
+    """A step of two processes is a step on the mean loss of two batches."""
+
+    def pairs(start):
+        stream = batches(2 * start)
+        return zip(stream, stream, strict=True)
+
+    return pairs
+
+
+def mean_of(loss):
+    return lambda model, pair: (loss(model, pair[0]) + loss(model, pair[1])) / 2
+
+
+def test_two_processes_share_each_step_and_stop_together(toy, tmp_path):
+    """Ctrl-C to one of them stops both."""
+    found = in_two_processes(SCRIPT, tmp_path)
     assert [(tmp_path / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["3", "3"]
 
     model = toy.model()
     model[1].p = 0.0
 
-    def pairs(start):
-        batches = toy.batches(2 * start)
-        return zip(batches, batches, strict=True)
-
-    def loss(model, pair):
-        return (toy.loss(model, pair[0]) + toy.loss(model, pair[1])) / 2
-
-    train(model, loss, pairs, TrainingSettings(steps=5, learning_rate=0.05), quiet=True)
-    for rank in (0, 1):
-        weights = torch.load(tmp_path / f"weights-{rank}.pt")
+    train(model, mean_of(toy.loss), pairs_of(toy.batches), TrainingSettings(steps=5, learning_rate=0.05), quiet=True)
+    for weights in found:
         for name, weight in model.state_dict().items():
             torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_agree_with_one_about_mechanisms_that_learn_choose_or_share(tmp_path):
+    found = in_two_processes(MECHANISMS, tmp_path)
+    model = mechanism_toy.model()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    train(model, mean_of(mechanism_toy.loss), pairs_of(mechanism_toy.batches), mechanism_toy.SETTINGS, quiet=True)
+    for name, weight in model.state_dict().items():
+        assert not torch.equal(weight, before[name]), name
+        for weights in found:
+            torch.testing.assert_close(weights[name], weight, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize(("asked", "there", "expected"), [("1", True, True), ("0", True, False), ("0", False, True)])
