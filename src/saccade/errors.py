@@ -1,6 +1,6 @@
 """How Saccade words its errors: what was wrong, what was got, what is allowed.
 
-Every message of the package has one of these two forms, so that a reader learns to read them once.
+Every message of the package has one of these forms, so that a reader learns to read them once.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,16 @@ from difflib import get_close_matches
 def must_be(name: str, constraint: str, value: object) -> str:
     """`"{name} must be {constraint}, got {value}"`, the form of every error about a value."""
     return f"{name} must be {constraint}, got {value!r}"
+
+
+def whole_number(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number, or a smaller one.
+
+    Raises:
+        ValueError: the message names it.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(must_be(name, f"a whole number, at least {least}", value))
 
 
 def unknown(kind: str, value: object, options: Iterable[str]) -> str:

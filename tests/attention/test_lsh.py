@@ -415,7 +415,7 @@ def test_keys_are_never_read(unchecked):
         ("rounds=True", "rounds must be .*got True"),
         ("causal_buckets=3", "causal_buckets must be even, or 1, got 3"),
         ("causal_buckets=0", "causal_buckets must be .*got 0"),
-        ("seed='a'", "seed must be a whole number, got 'a'"),
+        ("seed='a'", "seed must be a whole number, at least 0, got 'a'"),
         ("unique=1", "unique must be True or False, got 1"),
         ("same_bucket=0", "same_bucket must be True or False, got 0"),
     ],

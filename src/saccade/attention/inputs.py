@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Float
 
 AXES = {"q": "[b h q d]", "k": "[b g k d]", "v": "[b g k e]"}
@@ -36,8 +36,7 @@ def validate(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, q_start: 
         raise ValueError(must_be("v's heads and length", f"k's, {tuple(k.shape[1:3])}", tuple(v.shape[1:3])))
     if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
         raise ValueError(must_be("key heads", f"a divisor of the {q.shape[1]} query heads", k.shape[1]))
-    if isinstance(q_start, bool) or not isinstance(q_start, int) or q_start < 0:
-        raise ValueError(must_be("q_start", "a whole number, at least 0", q_start))
+    whole_number("q_start", q_start, 0)
     if key_mask is not None:
         validate_key_mask(key_mask, (k.shape[0], k.shape[2]), k.device)
 

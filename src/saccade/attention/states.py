@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.inputs import validate
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Float, Int
 
 State = TypeVar("State", bound=tuple[Any, ...])
@@ -57,8 +57,7 @@ def validate_initial(batch: int, dtype: torch.dtype | None) -> torch.dtype:
     Raises:
         ValueError: no examples, or a dtype that is not floating point.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(must_be("batch", "a whole number, at least 1", batch))
+    whole_number("batch", batch)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(must_be("dtype", "floating point", dtype))

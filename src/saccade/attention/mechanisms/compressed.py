@@ -21,7 +21,7 @@ from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, join
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Float, Tensor
 
 
@@ -236,8 +236,7 @@ class CompressedAttention(Mechanism):
 
     def __post_init__(self) -> None:
         """Refuse options that make no convolution."""
-        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or self.stride < 1:
-            raise ValueError(must_be("stride", "a whole number, at least 1", self.stride))
+        whole_number("stride", self.stride)
         if isinstance(self.taps, bool) or not isinstance(self.taps, int) or self.taps < self.stride:
             constraint = f"a whole number, at least the stride of {self.stride}, or None"
             raise ValueError(must_be("kernel", constraint, self.kernel))

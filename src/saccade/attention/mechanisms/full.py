@@ -20,7 +20,7 @@ from saccade.attention.patterns import Causal, Full
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.shapes import Bool, Float, Tensor
 
 SCORES = ("scaled_dot", "dot", "cosine", "additive")
@@ -201,8 +201,7 @@ class FullAttention(Mechanism):
             if getattr(self, name) not in options:
                 raise ValueError(unknown(name, getattr(self, name), options))
         for name, value in (("top_k", self.top_k), ("hidden", 1 if self.hidden is None else self.hidden)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(must_be(name, "a whole number, at least 1", value))
+            whole_number(name, value)
         warm = self.temperature
         if isinstance(warm, bool) or not isinstance(warm, int | float) or not SHORTEST <= warm < math.inf:
             raise ValueError(must_be("temperature", f"a number, at least {SHORTEST}", warm))

@@ -17,7 +17,7 @@ from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.record import Record
 from saccade.claims import Claims
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.shapes import Bool, Float, Tensor
 
 SHARINGS = ("none", "headwise", "key_value", "layerwise")
@@ -142,9 +142,7 @@ class LinformerAttention(Mechanism):
     def __post_init__(self) -> None:
         """Refuse options that make no projection."""
         for option in ("rank", "max_length"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(must_be(option, "a whole number, at least 1", value))
+            whole_number(option, getattr(self, option))
         if self.sharing not in SHARINGS:
             raise ValueError(unknown("sharing", self.sharing, SHARINGS))
 

@@ -21,7 +21,7 @@ from saccade.attention.mechanisms._lsh.sorted_tiles import Sorted, Window
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_state, validate_step
 from saccade.claims import Claims
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Float, Int, Tensor
 
 
@@ -244,13 +244,10 @@ class LshAttention(Mechanism):
     def __post_init__(self) -> None:
         """Refuse what no hash can have."""
         for name in ("bucket", "rounds", "causal_buckets"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(must_be(name, "a whole number, at least 1", value))
+            whole_number(name, getattr(self, name))
         if self.causal_buckets % 2 and self.causal_buckets != 1:
             raise ValueError(must_be("causal_buckets", "even, or 1", self.causal_buckets))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ValueError(must_be("seed", "a whole number", self.seed))
+        whole_number("seed", self.seed, 0)
         for name in ("same_bucket", "unique"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(must_be(name, "True or False", getattr(self, name)))

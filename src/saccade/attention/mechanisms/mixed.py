@@ -19,7 +19,7 @@ from saccade.attention.mechanisms._names import to_mechanism
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.claims import Claims
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Float, Tensor
 
 LAYERS = 2**16
@@ -314,6 +314,5 @@ def _part(part: object) -> tuple[Mechanism, int]:
     if isinstance(part, str) or not isinstance(part, Sequence) or len(part) != 2:
         raise ValueError(must_be("each of parts", "a mechanism and a number of heads", part))
     chosen, count = part
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(must_be("heads of a part", "a whole number, at least 1", count))
-    return to_mechanism(chosen), count
+    whole_number("heads of a part", count)
+    return to_mechanism(chosen), cast(int, count)

@@ -22,7 +22,7 @@ from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attend
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_state
 from saccade.claims import Claims
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.shapes import Bool, Float, Int
 
 SCORES = ("normalised", "raw")
@@ -261,8 +261,7 @@ class RoutingAttention(Mechanism):
         whole = [("clusters", self.clusters, 1), ("seed", self.seed, 0)]
         whole += [] if self.window is None else [("window", self.window, 1)]
         for name, value, least in whole:
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(must_be(name, f"a whole number, at least {least}", value))
+            whole_number(name, value, least)
         for name, value, most in (("decay", self.decay, 1), ("commitment", self.commitment, math.inf)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
                 raise ValueError(must_be(name, "a number from 0 to 1" if most == 1 else "a number, at least 0", value))

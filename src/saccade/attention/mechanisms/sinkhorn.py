@@ -32,7 +32,7 @@ from saccade.attention.mechanisms._sinkhorn.sorting import (
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.shapes import Bool, Float, Tensor
 
 SCORES = ("dot", "linear")
@@ -270,9 +270,9 @@ class SinkhornAttention(Mechanism):
     def __post_init__(self) -> None:
         """Refuse options that make no mechanism, at once."""
         for name in ("block", "iterations", "max_length"):
-            _check_count(name, getattr(self, name))
+            whole_number(name, getattr(self, name))
         if self.sort_cut is not None:
-            _check_count("sort_cut", self.sort_cut)
+            whole_number("sort_cut", self.sort_cut)
         if not _is_number(self.temperature) or self.temperature <= 0:
             raise ValueError(must_be("temperature", "a number above 0", self.temperature))
         if not _is_number(self.gumbel) or self.gumbel < 0:
@@ -344,8 +344,3 @@ class SinkhornAttention(Mechanism):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(must_be(name, "a whole number, at least 1", value))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
-from saccade.errors import must_be
+from saccade.errors import whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -31,9 +31,7 @@ class Axial(Pattern):
     def __post_init__(self) -> None:
         """Refuse what is no grid."""
         for name in ("height", "width"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(must_be(name, "a whole number, at least 1", value))
+            whole_number(name, getattr(self, name))
 
     def sees(self, scope: Scope, at: Pairs) -> Bool[Tensor, "..."]:
         """Whether both stand in one row or in one column."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -36,9 +36,7 @@ class Global(Pattern):
     def __post_init__(self) -> None:
         """Refuse what is no choice of positions."""
         for name in ("first", "last"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise ValueError(must_be(name, "a whole number, at least 0", value))
+            whole_number(name, getattr(self, name), 0)
         if self.positions is not None:
             object.__setattr__(self, "positions", _positions(self.positions))
         for name in ("rows", "columns"):

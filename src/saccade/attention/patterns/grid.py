@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
-from saccade.errors import must_be
+from saccade.errors import whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -32,9 +32,7 @@ class Grid(Pattern):
     def __post_init__(self) -> None:
         """Refuse what is no grid."""
         for name, least in (("height", 1), ("width", 1), ("radius", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(must_be(name, f"a whole number, at least {least}", value))
+            whole_number(name, getattr(self, name), least)
 
     def sees(self, scope: Scope, at: Pairs) -> Bool[Tensor, "..."]:
         """Whether rows and columns are near enough."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -78,8 +78,8 @@ class Local(Pattern):
             object.__setattr__(self, "right", self.left)
         for name in ("left", "right"):
             object.__setattr__(self, name, _reach(name, getattr(self, name)))
-        if self.block is not None and (type(self.block) is not int or self.block < 1):
-            raise ValueError(must_be("block", "a whole number, at least 1", self.block))
+        if self.block is not None:
+            whole_number("block", self.block)
 
     @property
     def window(self) -> tuple[int | float, int | float]:

@@ -5,7 +5,7 @@ from saccade.attention.patterns.local import Causal, Local
 from saccade.attention.patterns.pattern import Pattern
 from saccade.attention.patterns.random_blocks import Random
 from saccade.attention.patterns.strided import Strided
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 
 
 def longformer(window: int = 512, first: int = 1, positions: tuple[int, ...] | None = None) -> Pattern:
@@ -42,8 +42,7 @@ def big_bird(
     if type(window_blocks) is not int or window_blocks < 1 or window_blocks % 2 == 0:
         raise ValueError(must_be("window_blocks", "an odd whole number, at least 1", window_blocks))
     for name, count in (("global_blocks", global_blocks), ("random_blocks", random_blocks)):
-        if type(count) is not int or count < 0:
-            raise ValueError(must_be(name, "a whole number, at least 0", count))
+        whole_number(name, count, 0)
     pattern: Pattern = Local(window_blocks // 2, block=block)
     if global_blocks:
         pattern |= Global(first=(global_blocks + 1) // 2 * block, last=global_blocks // 2 * block)

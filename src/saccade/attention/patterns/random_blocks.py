@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope, on_cpu
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -46,8 +46,7 @@ class Random(Pattern):
         causal: bool = False,
     ) -> None:
         for name, value, least in (("blocks", blocks, 1), ("block", block, 1), ("seed", seed, 0)):
-            if type(value) is not int or value < least:
-                raise ValueError(must_be(name, f"a whole number, at least {least}", value))
+            whole_number(name, value, least)
         for name, value in (("per_head", per_head), ("causal", causal)):
             if type(value) is not bool:
                 raise ValueError(must_be(name, "True or False", value))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -28,8 +28,7 @@ class Shifted(Pattern):
         """Refuse what can't be moved."""
         if not isinstance(self.pattern, Pattern):
             raise TypeError(must_be("pattern", "a pattern", self.pattern))
-        if type(self.n) is not int or self.n < 0:
-            raise ValueError(must_be("n", "a whole number, at least 0", self.n))
+        whole_number("n", self.n, 0)
 
     def inner(self, scope: Scope) -> Scope:
         """The lengths as the pattern inside knows them."""

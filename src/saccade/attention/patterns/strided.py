@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope
-from saccade.errors import must_be
+from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Int
 
 
@@ -28,8 +28,7 @@ class Strided(Pattern):
 
     def __post_init__(self) -> None:
         """Refuse what is no stride."""
-        if type(self.stride) is not int or self.stride < 1:
-            raise ValueError(must_be("stride", "a whole number, at least 1", self.stride))
+        whole_number("stride", self.stride)
         if self.steps is not None and (type(self.steps) is not int or self.steps < 0):
             raise ValueError(must_be("steps", "a whole number, at least 0, or None", self.steps))
 
