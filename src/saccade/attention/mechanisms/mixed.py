@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import nn
 
-from saccade.attention.inputs import AXES
+from saccade.attention.inputs import AXES, validate, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
 from saccade.attention.mechanisms._names import to_mechanism
 from saccade.attention.patterns import Pattern
@@ -93,6 +93,10 @@ class MixedLayer(AttentionLayer):
         record: Record | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """Each part on its heads, side by side."""
+        if any(self.reads_k):
+            validate(q, k, v, key_mask, q_start)  # pyright: ignore[reportArgumentType] - it refuses what is no tensor
+        else:
+            validate_one_sequence(q, k, v, key_mask, q_start, shared_qk=True)
         sections = self._sections(q, k, v)
         options = key_mask, causal, q_start, record
         return torch.cat([part(*section, *options) for part, section in zip(self.parts, sections, strict=True)], 1)
