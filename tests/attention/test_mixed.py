@@ -266,8 +266,8 @@ def test_implied_weights_are_those_of_the_parts():
     ("change", "kind", "message"),
     [
         (lambda q, k, v: (q[:, :3], k, v), ValueError, "q must be of shape .* with 6 heads"),
-        (lambda q, k, v: (q, k[:, :1], v), ValueError, "k must be of shape .* with 3 heads"),
-        (lambda q, k, v: (q, k, v[0]), ValueError, "v must be of shape .* with 3 heads"),
+        (lambda q, k, v: (q, k[:, :1], v[:, :1]), ValueError, "k must be of shape .* with 3 heads"),
+        (lambda q, k, v: (q, k, v[0]), ValueError, "v must be of shape"),
         (lambda q, k, v: (q, None, v), TypeError, "k must be a tensor .*got 'NoneType'"),
         (lambda q, k, v: (q, k[:, :, :3], v), ValueError, "v's heads and length must be"),
     ],
