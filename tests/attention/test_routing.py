@@ -13,7 +13,8 @@ from mechanism_cases import B, D, E, G, H, assert_same, inputs, with_gradients
 import oracles
 import oracles_routing as oracle
 from saccade.attention import MECHANISMS, after_step
-from saccade.attention.mechanisms._routing import clusters, gathered
+from saccade.attention.mechanisms._routing import clusters as choosing
+from saccade.attention.mechanisms._routing import gathered
 from saccade.attention.record import Record
 from saccade.nn import MultiHeadAttention
 
@@ -120,9 +121,9 @@ def test_however_the_work_is_cut_the_result_is_the_same(monkeypatch, piece, rows
     layer, mask = routing(clusters=3), MASKS["right"]
     whole = with_gradients(lambda *x: layer(*x, mask, causal), q, k, v, upstream=upstream)
     for module, name, value in (
-        (clusters, "PIECE", piece),
-        (clusters, "LEAST", 4),
-        (clusters, "TILE", tile),
+        (choosing, "PIECE", piece),
+        (choosing, "LEAST", 4),
+        (choosing, "TILE", tile),
         (gathered, "ROWS", rows),
     ):
         monkeypatch.setattr(module, name, value)
@@ -148,7 +149,7 @@ def test_the_largest_products_are_chosen_whatever_is_hidden(n):
     products = torch.randint(n // 3, (m, clusters, n), generator=generator).double()
     widths = torch.tensor([n // 8, n // 20, 0])
     real = torch.arange(n) % 4 != torch.tensor([[4], [1], [2]])
-    found = clusters.chosen(products.clone(), widths, int(widths.max()), real)
+    found = choosing.chosen(products.clone(), widths, int(widths.max()), real)
     for head in range(m):
         for cluster in range(clusters):
             order = sorted(real[head].nonzero()[:, 0].tolist(), key=lambda i: -float(products[head, cluster, i]))
