@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from saccade.attention.dispatch import attend
 from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._groups import StepsCost, convolved, in_steps, steps_cost, windows
+from saccade.attention.mechanisms._compressed.groups import StepsCost, convolved, in_steps, steps_cost, windows
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step

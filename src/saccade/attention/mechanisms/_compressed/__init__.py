@@ -1,0 +1,1 @@
+"""How `compressed` computes: groups of tokens that stand in the place of tokens, and attention to them."""
