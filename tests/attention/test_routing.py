@@ -416,3 +416,39 @@ def test_two_processes_move_centroids_as_one_does_on_the_whole_batch(tmp_path):
     found = [torch.load(tmp_path / f"tokens.{rank}") for rank in (0, 1)]
     assert torch.equal(*found)
     torch.testing.assert_close(found[0], layer.centroids, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_without_differences_are_told_apart_by_nothing(dtype):
+    """What their layer norm leaves is rounding, which differs between a step, a prefix and the whole."""
+    layer = MECHANISMS["routing"](clusters=8).build(heads=2, head_dim=6).to(dtype)
+    x = torch.randn(1, 2, 40, 1, dtype=dtype).expand(-1, -1, -1, 6).contiguous()
+    v = torch.randn(1, 2, 40, 6, dtype=dtype)
+    whole = layer(x, x, v, causal=True)
+    torch.testing.assert_close(layer(x[:, :, :25], x[:, :, :25], v[:, :, :25], causal=True), whole[:, :, :25])
+    state, outs = layer.initial_state(1, dtype), []
+    for t in range(40):
+        out, state = layer.step(x[:, :, t, None], x[:, :, t, None], v[:, :, t, None], state)
+        outs.append(out)
+    torch.testing.assert_close(torch.cat(outs, 2), whole)
+
+
+def test_centroids_move_in_half_precision_and_are_not_lost_to_what_is_not_finite():
+    layer = MECHANISMS["routing"](clusters=4).build(heads=2, head_dim=8).to(torch.bfloat16)
+    assert layer.centroids.dtype == torch.float32
+    before = layer.centroids.clone()
+    x = torch.randn(1, 2, 64, 8).to(torch.bfloat16)
+    layer(x, x, x)
+    layer.after_step()
+    moved = layer.centroids.clone()
+    assert (moved != before).any()
+    layer(x.fill_(torch.nan), x, x)
+    layer.after_step()
+    assert torch.equal(layer.centroids, moved)
+
+
+def test_half_precision_keeps_the_centroids_that_are_loaded():
+    layer = MECHANISMS["routing"](clusters=4).build(heads=2, head_dim=8)
+    half = MECHANISMS["routing"](clusters=4, seed=1).build(heads=2, head_dim=8).half()
+    half.load_state_dict(layer.state_dict())
+    assert torch.equal(half.centroids, layer.centroids)

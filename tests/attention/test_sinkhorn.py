@@ -486,3 +486,13 @@ def test_claims_follow_the_options():
     assert (cut.causal, cut.streaming, cut.state_size, cut.any_length) == (False, False, "", True)
     assert (net.causal, net.any_length) == (True, False)
     assert not any(each.cross or each.exact or each.unordered for each in claims.values())
+
+
+@pytest.mark.parametrize(("block", "n", "scale", "causal", "seed"), [(4, 41, 12, False, 16), (128, 300, 20, True, 4)])
+def test_gradients_stay_finite_where_next_to_nothing_is_sorted_to_a_place(block, n, scale, causal, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layer = MECHANISMS["sinkhorn"](block=block, gumbel=0).build(heads=8, head_dim=16)
+    q, k, v = (scale * torch.randn(1, 8, n, 16, generator=generator) for _ in range(3))
+    q.requires_grad_()
+    layer(q, k, v, causal=causal).sum().backward()
+    assert q.grad.isfinite().all()

@@ -7,6 +7,7 @@ Cost: O(n clusters d + n^2 (d + e) / clusters) time, so O(n^1.5 d) with sqrt(n) 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,6 +126,14 @@ class RoutingLayer(AttentionLayer):
         real = None if key_mask is None else key_mask.repeat_interleave(self.heads, 0)
         return nearest(products, real).unflatten(0, unit.shape[:2])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RoutingLayer":
+        """As every module, but centroids stay in fp32 at least: in half precision small moves would be rounded away."""
+        wide = self.centroids
+        super()._apply(fn, recurse)
+        if self.centroids.dtype != state_dtype(self.centroids.dtype):
+            self.centroids = wide.to(self.centroids.device, state_dtype(self.centroids.dtype))
+        return self
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Move each centroid towards the mean of the queries and keys that were nearest to it, if there were any.
@@ -138,7 +147,8 @@ class RoutingLayer(AttentionLayer):
         if notes is not None:
             sums, count = notes.split([self.head_dim, 1], 2)
             moved = torch.lerp(self.centroids.to(sums.dtype), sums / count.clamp(min=1), 1 - self.spec.decay)
-            self.centroids.copy_(torch.where(count > 0, moved, self.centroids))
+            seen = (count > 0) & moved.isfinite().all(2, keepdim=True)
+            self.centroids.copy_(torch.where(seen, moved, self.centroids))
 
     def _no_notes(self) -> Float[Tensor, "h c d1"]:
         """Sums over nothing, with the counts behind them."""
@@ -263,7 +273,8 @@ class RoutingAttention(Mechanism):
         for name, value, least in whole:
             whole_number(name, value, least)
         for name, value, most in (("decay", self.decay, 1), ("commitment", self.commitment, math.inf)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not 0 <= value <= most:
                 raise ValueError(must_be(name, "a number from 0 to 1" if most == 1 else "a number, at least 0", value))
         if not isinstance(self.shared_qk, bool):
             raise ValueError(must_be("shared_qk", "True or False", self.shared_qk))

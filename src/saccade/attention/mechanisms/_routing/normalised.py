@@ -9,15 +9,23 @@ import torch
 from torch.nn.functional import layer_norm
 
 from saccade.attention.backends._tiles import Workspace
-from saccade.shapes import Float, Tensor
+from saccade.shapes import Bool, Float, Tensor
 
 EPS = 1e-5
 """Under the root."""
 
+ROUNDING = 16
+"""A row whose numbers differ by less than so many roundings is normalised to zeros: what is left of it is rounding."""
+
 
 def normalised(x: Float[Tensor, "... n d"]) -> Float[Tensor, "... n d"]:
     """The layer norm of each row, with gradients."""
-    return layer_norm(x, x.shape[-1:], eps=EPS)
+    variance, mean = torch.var_mean(x.detach(), -1, correction=0, keepdim=True)
+    return layer_norm(x, x.shape[-1:], eps=EPS).masked_fill(_is_rounding(variance, mean), 0)
+
+
+def _is_rounding(variance: Float[Tensor, "... n 1"], mean: Float[Tensor, "... n 1"]) -> Bool[Tensor, "... n 1"]:
+    return variance <= (mean * (ROUNDING * torch.finfo(mean.dtype).eps)).square_()
 
 
 def filled(work: Workspace, name: str, x: Float[Tensor, "m n d"]) -> Float[Tensor, "rows d"]:
@@ -46,9 +54,11 @@ def normalise(work: Workspace, name: str, x: Float[Tensor, "m n d"]) -> Unit:
     """The same in the buffer `name` of the workspace: torch's kernel takes more than twice as long for short rows."""
     rows = filled(work, name, x)
     unit = rows[:-1].view(x.shape)
-    unit.sub_(unit.mean(2, keepdim=True))
-    square = torch.mul(unit, unit, out=work.take("square", *unit.shape))
-    factor = square.mean(2, keepdim=True).add_(EPS).rsqrt_()
+    mean = unit.mean(2, keepdim=True)
+    unit.sub_(mean)
+    variance = torch.mul(unit, unit, out=work.take("square", *unit.shape)).mean(2, keepdim=True)
+    nothing = _is_rounding(variance, mean)
+    factor = variance.add_(EPS).rsqrt_().masked_fill_(nothing, 0)
     return Unit(rows, unit.mul_(factor), factor)
 
 

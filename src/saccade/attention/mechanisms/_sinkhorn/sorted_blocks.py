@@ -109,15 +109,20 @@ def _pieces(x: Float[Tensor, "m q d"], limit: int) -> Iterator[_Piece]:
         yield from (_Piece(at, slice(row, min(rows, row + limit))) for row in range(0, rows, limit))
 
 
+def _least(mass: Tensor) -> float:
+    """Less mass than this counts as none: its reciprocal, in a gradient, could pass the largest number."""
+    return math.sqrt(torch.finfo(mass.dtype).tiny)
+
+
 def _never_zero(mass: Float[Tensor, "g s t"]) -> Float[Tensor, "g s t 1"]:
-    return mass.clamp(min=torch.finfo(mass.dtype).tiny)[..., None]
+    return mass.clamp(min=_least(mass))[..., None]
 
 
 def _bias(mass: Tensor | None, real: Tensor | None, plan: _Plan) -> Float[Tensor, "m 1 k"] | None:
     """What is added to the scores of a key: the logarithm (base 2) of its mass, -inf where nothing is real."""
     if mass is None or real is None:
         return None
-    bias = mass.log2().masked_fill_(mass < torch.finfo(mass.dtype).tiny, -math.inf)[:, :, None]
+    bias = mass.log2().masked_fill_(mass < _least(mass), -math.inf)[:, :, None]
     bias = bias if plan.cut else torch.cat([bias, real.log2()[:, :, None]], 2)
     return plan.columns(bias[..., None]).mT
 

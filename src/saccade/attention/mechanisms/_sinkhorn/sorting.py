@@ -154,9 +154,14 @@ def turned(
         else:
             total = taken[:, :, turn, None] + x.exp().cumsum(2)
             totals.append(total[:, :, -1])
-            x = x - total.clamp(min=torch.finfo(x.dtype).tiny).log()
+            x = x - total.clamp(min=_least(x)).log()
         x = normalised(x, 3)
     return x.exp(), totals
+
+
+def _least(x: Tensor) -> float:
+    """The least that a column is divided by: large enough that gradients through the division stay finite."""
+    return torch.finfo(x.dtype).tiny ** 0.75
 
 
 def normalised(x: Float[Tensor, "b h i j"], dim: int) -> Float[Tensor, "b h i j"]:
