@@ -145,6 +145,23 @@ def test_a_target_of_one_sequence_may_refuse_chunks_but_not_ignore_where_they_st
     assert not check(refuses, probes=["chunk"]).passed
 
 
+def test_a_target_may_say_itself_what_it_claims():
+    class Causal(torch.nn.Module):
+        claims = Claims(causal=True)
+
+        def forward(self, q, k, v, key_mask=None, causal=False):
+            return subjects.relu_attention(q, k, v, key_mask, causal)
+
+    class OfSpec(Causal):
+        claims = None
+        spec = Causal()
+
+    for target in (Causal(), OfSpec()):
+        found = statuses(check(target, probes=["prefix_causality", "weights"]))
+        assert found == {"prefix_causality": "passed", "weights": "not claimed"}
+    assert statuses(check(Causal(), claims=Claims(normalised=True), probes=["weights"])) == {"weights": "failed"}
+
+
 def test_what_is_skipped_is_not_claimed():
     report = check(subjects.relu_attention, skip=["weights"], probes=["weights", "padding"])
     assert [(r.probe, r.status) for r in report.results] == [("padding", "passed"), ("weights", "not claimed")]

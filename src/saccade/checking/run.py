@@ -48,8 +48,9 @@ def check(
             chunks of queries are checked (on `"x"` with the tokens so far as `context`); if it has `initial_state`
             and `step`, decoding is (`saccade.checking.stream` says how they are called).
         on: `"qkv"` or `"x"`.
-        claims: what the target claims; what it does not claim is not checked. Without claims, all is checked that
-            the signature allows: no `key_mask` or no `causal` there means "not claimed", as does an order of keys
+        claims: what the target claims; what it does not claim is not checked. If not given, on `"qkv"`, the `claims` of
+            the target or of its `spec`, as built mechanisms have them. Without claims, all is checked that the
+            signature allows: no `key_mask` or no `causal` there means "not claimed", as does an order of keys
             that matters by design.
         causal: True for a target that is always causal, False for one whose causality is not to be checked.
         width: the model width (or, on `"qkv"`, the head dim); found by trial otherwise.
@@ -67,6 +68,7 @@ def check(
         raise ValueError(must_be("dtype", "torch.float64 or torch.float32", dtype))
     if width is not None and width < 1:
         raise ValueError(must_be("width", "at least 1", width))
+    claims = _own_claims(target) if claims is None and on == "qkv" else claims
     chosen, left_out = list(PROBES if probes is None else probes), list(skip)
     for name in (*chosen, *left_out):
         if name not in PROBES:
@@ -79,6 +81,12 @@ def check(
     skipped = {name: Result(name, "not claimed", None, "left out by skip") for name in left_out}
     rows = (row for row in TABLE if row.name in chosen)
     return Report(tuple(skipped.get(row.name) or _result(row, PROBES[row.name], subjects) for row in rows))
+
+
+def _own_claims(target: object) -> Claims | None:
+    """What the target says of itself."""
+    found = getattr(target, "claims", None) or getattr(getattr(target, "spec", None), "claims", None)
+    return found if isinstance(found, Claims) else None
 
 
 def _result(row: Probe, probe: Check, subjects: Sequence[Subject]) -> Result:
