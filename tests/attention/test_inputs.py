@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from saccade.attention import to_mechanism
 from saccade.attention.inputs import validate_one_sequence
 
 
@@ -37,3 +38,18 @@ def test_what_every_call_owes_its_inputs_is_checked_too(shared_qk):
         validate_one_sequence(q, k, v[0], None, 0, shared_qk)
     with pytest.raises(TypeError, match="key_mask must be a boolean tensor"):
         validate_one_sequence(q, k, v, torch.ones(2, 5), 0, shared_qk)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "name", "sizes"),
+    [
+        ("routing", "q", "4 heads of 3"),
+        ("sinkhorn(scores='linear')", "q", "4 heads of 3"),
+        ("compressed", "k", "2 heads of 3"),
+    ],
+)
+def test_what_has_weights_refuses_other_sizes_than_it_was_built_for(mechanism, name, sizes):
+    layer = to_mechanism(mechanism).build(4, 3, 2, 7)
+    layer(*tensors())
+    with pytest.raises(ValueError, match=f"{name} must be of {sizes} numbers, for which the layer was built, got"):
+        layer(*tensors(heads=2, key_heads=1))

@@ -66,6 +66,17 @@ def validate_one_sequence(
         raise ValueError(must_be("q_start", "0, as queries and keys are one sequence", q_start))
 
 
+def validate_built(name: str, tensor: Tensor, heads: int, dim: int) -> None:
+    """Refuse queries, keys or values of other sizes than those a layer with weights or centroids was built for.
+
+    Raises:
+        ValueError: the message names the input, and both sizes.
+    """
+    if (tensor.shape[1], tensor.shape[3]) != (heads, dim):
+        wanted = f"of {heads} heads of {dim} numbers, for which the layer was built"
+        raise ValueError(must_be(name, wanted, f"{tensor.shape[1]} of {tensor.shape[3]}"))
+
+
 def validate_key_mask(key_mask: object, wanted: tuple[int, int], device: torch.device) -> None:
     """Refuse a key mask that is not boolean, of shape `[b k]` and where the keys are.
 

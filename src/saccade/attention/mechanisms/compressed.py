@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from saccade.attention.dispatch import attend
-from saccade.attention.inputs import hide, needed, validate
+from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._compressed.groups import StepsCost, convolved, in_steps, steps_cost, windows
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
@@ -78,6 +78,8 @@ class CompressedLayer(AttentionLayer):
     ) -> Float[Tensor, "b h q e"]:
         """Softmax over the groups of tokens; causally over those that are finished."""
         validate(q, k, v, key_mask, q_start)
+        validate_built("k", k, self.kv_heads, self.head_dim)
+        validate_built("v", v, self.kv_heads, self.value_dim)
         key_mask, wide = needed(key_mask), state_dtype(k.dtype)
         with torch.autocast(q.device.type, enabled=False):
             k, v = hide(k, v, key_mask)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
+from saccade.attention.inputs import live_lengths, needed, validate_built, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
 from saccade.attention.mechanisms._routing.clusters import even_pairs, nearest
 from saccade.attention.mechanisms._routing.gathered import Routed, Routes, routed
@@ -72,6 +72,7 @@ class RoutingLayer(AttentionLayer):
     ) -> Float[Tensor, "b h n e"]:
         """The mean of what the clusters of a token give it; causally, what its nearest one does."""
         validate_one_sequence(q, k, v, key_mask, q_start, self.spec.shared_qk)
+        validate_built("q", q, self.heads, self.head_dim)
         key_mask = needed(key_mask)
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = self._hidden(q, k, v, key_mask)

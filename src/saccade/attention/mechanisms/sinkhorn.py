@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from saccade.attention.inputs import validate_one_sequence
+from saccade.attention.inputs import validate_built, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
 from saccade.attention.mechanisms._sinkhorn.sorted_blocks import attend_sorted
 from saccade.attention.mechanisms._sinkhorn.sorted_state import Sorted, nothing, sizes_of
@@ -75,6 +75,8 @@ class SinkhornLayer(AttentionLayer):
         """
         validate_one_sequence(q, k, v, key_mask, q_start)
         self._validate(q.shape[2], causal)
+        if self.net is not None:
+            validate_built("q", q, self.heads, self._dims[0])
         return self._whole(q, k, v, key_mask, causal, self.training)
 
     def _validate(self, n: int, causal: bool) -> None:
