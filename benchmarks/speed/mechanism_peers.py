@@ -17,7 +17,7 @@ What the peers compute, with the same sizes:
   routing-transformer         32 clusters, a window of n / 32; centroids move only in training, here they rest
   sinkhorn-transformer        blocks of 128, its attention sort net; its values are those of sorted *keys*
   linformer                   rank 256, one matrix for keys and one for values, for all heads
-  memory-compressed-attention stride 3, a convolution for each head, one null slot"""
+  memory-compressed-att.      stride 3, a convolution for each head, one null slot"""
 
 
 def reformer(heads: int, n: int, dim: int) -> Call:
@@ -94,5 +94,5 @@ def mechanism_peers() -> list[tuple[str, Row]]:
         ("routing-transformer", peer("routing-transformer", routing)),
         ("sinkhorn-transformer", peer("sinkhorn-transformer", sinkhorn)),
         ("linformer", peer("linformer", linformer, tokens_first=True)),
-        ("memory-compressed-attention", peer("memory-compressed-attention", compressed, tokens_first=True)),
+        ("memory-compressed-attention", peer("memory-compressed-att.", compressed, tokens_first=True)),
     ]
