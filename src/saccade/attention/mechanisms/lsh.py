@@ -199,18 +199,18 @@ class LshAttention(Mechanism):
     """Each query looks at tokens that a random hash puts into its own or a near bucket: those that point the same way.
 
     Formula:
-        bucket(x) = argmax [xR; -xR]; sort by (bucket, position); P_i = chunk of i and the chunk before, without i
-        out_i = sum over rounds and j in P_i of exp(q_i . k_j / sqrt(d)) v_j / (the same sum without v_j), k = q / |q|
+        bucket(x) = argmax [xR; -xR]; sort by (bucket, position); P_i = the chunk of i and the one before, without i
+        out_i = Σ exp(q_i · k_j / √d) v_j / Σ exp(q_i · k_j / √d) over all rounds and j in P_i, with k = q / |q|
 
     Cost:
-        time O(rounds n bucket d), and O(rounds n sqrt(n / bucket) d) for hashing; memory O(n d); a decoding state
-        holds all tokens, O(n), and a step reads them.
+        O(rounds n bucket d) time, and O(rounds n √(n / bucket) d) for hashing; O(n d) memory. A decoding state
+        holds all tokens, and a step reads them.
 
     Use it:
-        on long inputs in which a few keys matter, wherever they stand, and queries may be keys.
+        On long inputs in which a few keys matter, wherever they stand, and queries may be keys.
 
     Leave it:
-        below some 1,500 tokens (3,000 causally), where dense attention is as fast; where queries and keys mean
+        Below some 1,500 tokens (3,000 causally), where dense attention is as fast; where queries and keys mean
         different things; for cross attention; where all tokens point the same way, as then buckets say nothing.
 
     Source:
