@@ -4,9 +4,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
-from saccade.bench.plots import check_path, new_figure, save, views_figure
-from saccade.bench.show import look
+from saccade.bench.plots import check_path, ink_colors, new_figure, save, views_figure
+from saccade.bench.shades import INK, NEGATIVE, PAPER
+from saccade.bench.show import legend, look
 
 
 def squares(figure):
@@ -36,6 +39,48 @@ def test_every_head_has_a_square():
     view = look("big_bird(block=2, per_head=True)", 32, heads=5)
     figure = views_figure([view])
     assert [axis.get_title(loc="left").split()[-1] for axis in squares(figure)] == list("01234")
+
+
+def test_weights_have_the_ink_of_their_shares_and_a_legend_below():
+    views = [look(each, 16) for each in ("full", "mixed", "linformer")]
+    figure = views_figure(views)
+    found = squares(figure)
+    for axis, wanted in zip(found, [each for view in views for each in view.strength], strict=True):
+        level = wanted.abs().clamp(max=1).sqrt() * wanted.sign()
+        torch.testing.assert_close(torch.as_tensor(axis.images[0].get_array()), level)
+        assert axis.images[0].get_clim() == (-1, 1)
+    assert [axis.get_xlabel() for axis in found] == ["keys", *["keys (made-up content)"] * 3]
+    assert " ".join(figure.get_supxlabel().split()) == " ".join(legend(views))
+    facts = [axis.texts[0].get_text() for axis in found]
+    assert facts[0] == "100% of pairs, 100% of full's operations"
+    assert facts[1].startswith("100% of pairs, layer: ")
+
+
+def test_colors_are_paper_at_zero():
+    colors = [tuple(round(255 * part) for part in ink_colors()(level)[:3]) for level in (0.0, 0.5, 1.0)]
+    assert colors == [NEGATIVE, PAPER, INK]
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        ["full"],
+        ["linear", "(Local(32) & Strided(4)) | Global(8) | Local(3, 9) | Strided(5)"],
+        ["mixed", "lsh", "mixed(parts=[('sinkhorn(block=8)', 1), ('longformer(window=4)', 3)])", "linformer"],
+    ],
+)
+def test_no_text_leaves_the_figure_or_meets_another(views):
+    figure = views_figure([look(each, 32) for each in views])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    inside = figure.bbox
+    for text, box in boxes:
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1, text
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1, text
+    for number, (text, box) in enumerate(boxes):
+        assert not [other for other, its in boxes[:number] if other != text and box.overlaps(its)], text
 
 
 def test_png_and_svg_are_what_they_say(tmp_path):

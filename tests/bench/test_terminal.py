@@ -5,7 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from saccade.bench.shades import INK, PAPER, cells, ink, mix
+from saccade.bench.shades import FULL_INK, INK, NEGATIVE, PAPER, cells, ink, mix, shares, strength
 from saccade.bench.show import look
 from saccade.bench.terminal import draw
 
@@ -80,9 +80,31 @@ def test_thin_lines_stay_visible_in_large_cells():
     assert set("".join(picture(drawn(look("local(left=0)", 1024), width=18), "│"))) == {" ", "·"}
 
 
-def test_weights_are_shaded_by_their_size():
-    weights = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-    torch.testing.assert_close(ink(weights, 2, 2), weights / 0.75)
+def test_strength_is_the_share_next_to_equal_shares():
+    weights = torch.tensor([[0.25, 0.75], [-1.0, 3.0], [0.0, 0.0]])
+    wanted = torch.tensor([[0.25, 0.75], [-0.25, 0.75], [0.0, 0.0]])
+    torch.testing.assert_close(shares(weights), wanted)
+    torch.testing.assert_close(strength(wanted), wanted * 2 / FULL_INK)
+
+
+def test_ink_is_the_root_of_the_mean_with_the_sign_of_the_sum():
+    asked = torch.tensor([[0.25, 0.25, -0.09, 0.0], [0.25, 0.25, 0.01, 0.0], [4.0, 4.0, 0.0, 0.0], [-4.0, 4.0, 0, 0]])
+    torch.testing.assert_close(ink(asked, 2, 2), torch.tensor([[0.5, -(0.025**0.5)], [1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("name", ["lsh", "routing", "sinkhorn", "linformer", "compressed", "linear", "mixed"])
+def test_weights_that_depend_on_the_content_are_seen(name):
+    signs = "".join(picture(drawn(look(name)), "│"))
+    assert len(set(signs)) > 1
+    assert sum(sign in "░▒▓█" for sign in signs) > 0.1 * len(signs)
+
+
+def test_a_mixture_has_a_picture_for_each_part():
+    lines = drawn(look("mixed", 64))
+    assert [line for line in lines if line.startswith("head")] == [
+        "head 0, local: keys → queries ↓",
+        "head 1, linear: keys → queries ↓",
+    ]
 
 
 @pytest.mark.parametrize(("length", "most", "side"), [(11, 64, 11), (1024, 64, 64), (1024, 58, 32), (97, 64, 64)])
@@ -93,3 +115,4 @@ def test_cells_divide_the_length_if_they_can(length, most, side):
 def test_no_ink_is_paper():
     assert mix(0.0) == PAPER
     assert mix(1.0) == INK
+    assert mix(-1.0) == NEGATIVE

@@ -10,8 +10,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from saccade.bench.shades import INK, PAPER, cells, ink
-from saccade.bench.show import View
+from saccade.bench.shades import INK, NEGATIVE, PAPER, cells, ink
+from saccade.bench.show import View, legend
 from saccade.errors import must_be
 
 if TYPE_CHECKING:
@@ -82,38 +82,50 @@ def _reduce(path: Path, colors: int) -> None:
 
 
 def views_figure(views: Sequence[View]) -> "Figure":
-    """The views side by side, at most four in a row, one square for each head."""
+    """The views side by side, at most four in a row, one square for each head; below them what the shades mean."""
     squares = [(view, head) for view in views for head in range(len(view.weights))]
     across = min(ACROSS, len(squares))
     down = -(-len(squares) // across)
     side, most_cells = (4.2, 256) if len(squares) == 1 else (2.3, 128)
-    figure = new_figure((side + 0.45) * across, (side + 0.85) * down)
+    width = (side + 0.45) * across
+    titles = [_title(view, head, int(11 * side)) for view, head in squares]
+    meaning = "\n".join(part for line in legend(views) for part in wrap(line, int(16 * width)))
+    above = 0.65 + 0.18 * max(title.count("\n") + 1 for title in titles)
+    figure = new_figure(width, (side + above) * down + 0.15 * (meaning.count("\n") + 1))
     axes = list(figure.subplots(down, across, squeeze=False).flat)
-    for axis, (view, head) in zip(axes, squares, strict=False):
+    for axis, (view, head), title in zip(axes, squares, titles, strict=False):
+        axis.set_title(title, fontsize=10, fontweight="bold", loc="left", pad=16)
         _draw_view(axis, view, head, most_cells)
     for axis in axes[len(squares) :]:
         axis.axis("off")
+    figure.supxlabel(meaning, x=0.01, ha="left", fontsize=8, color="#444444")
+    # The layout would let a title of several lines touch the edge, or pass it.
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - 0.1 / figure.get_figheight()))
     return figure
 
 
+def _title(view: View, head: int, width: int) -> str:
+    """Whose square it is, in lines of so many characters."""
+    return "\n".join(wrap(", ".join(filter(None, [view.title, view.names[head]])), width))
+
+
 def ink_colors() -> "Colormap":
-    """From paper to ink."""
+    """From orange for full ink below zero, at -1, over paper at 0 to ink at 1; white where there is no number."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("ink", [tuple(c / 255 for c in color) for color in (PAPER, INK)])
+    shades = [tuple(part / 255 for part in color) for color in (NEGATIVE, PAPER, INK)]
+    return LinearSegmentedColormap.from_list("ink", shades, N=513).with_extremes(bad="white")
 
 
 def _draw_view(axis: "Axes", view: View, head: int, most_cells: int) -> None:
     side, n = cells(view.length, most_cells), view.length
-    levels = ink(view.weights[head], side, side)
-    axis.imshow(levels.numpy(), cmap=ink_colors(), vmin=0, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
-    title = f"{view.title}, head {head}" if len(view.weights) > 1 else view.title
-    lines = "\n".join(wrap(title, 34 if most_cells == 256 else 26))
-    axis.set_title(lines, fontsize=10, fontweight="bold", loc="left", pad=16)
-    facts = f"{view.kept:.0%} of pairs, {view.operations:.0%} of full's operations"
+    levels = ink(view.strength[head], side, side)
+    axis.imshow(levels.numpy(), cmap=ink_colors(), vmin=-1, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
+    between = ", " if len(view.weights) == 1 else ", layer: "
+    facts = f"{view.kept[head]:.0%} of pairs{between}{view.operations:.0%} of full's operations"
     above = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 7.5, "color": "#444444"}
-    axis.annotate(facts, (0, 1), xycoords="axes fraction", **above)
-    axis.set_xlabel("keys" if view.seed is None else "keys (weights for random inputs)", fontsize=8, labelpad=-6)
+    axis.annotate(facts, (0, 1), xycoords="axes fraction", **above).set_in_layout(False)
+    axis.set_xlabel("keys" if view.seed is None else "keys (made-up content)", fontsize=8, labelpad=-6)
     axis.set_ylabel("queries", fontsize=8)
     axis.yaxis.set_label_coords(-0.04, 0.5)
     axis.set_xticks([0, n], ["0", f"{n:,}"])

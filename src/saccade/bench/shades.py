@@ -1,4 +1,4 @@
-"""A square of weights as a small square of ink between 0 and 1, which terminals and images draw alike."""
+"""A square of weights as a small square of ink from -1 to 1, which terminals and images draw alike."""
 
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
@@ -8,19 +8,30 @@ from saccade.shapes import Float, Tensor
 PAPER, INK = (238, 242, 247), (8, 64, 129)
 """The colours of no ink and full ink. Only the lightness tells them apart, so every eye can."""
 
+NEGATIVE = (194, 65, 12)
+"""The colour of full ink below zero."""
 
-def ink(weights: Float[Tensor, "n n"], rows: int, columns: int) -> Float[Tensor, "r c"]:
-    """The weights in `rows` by `columns` cells: how dark each is to be.
+FULL_INK = 10
+"""How many times an equal share of its query's weight a key needs for full ink: one scale for everything."""
 
-    A cell's ink is the root of its mean, so that a thin line is still seen where many pairs share a cell. Weights
-    that are all equal or zero in a row are a mask and count as 1 and 0.
+
+def shares(weights: Float[Tensor, "*h q k"]) -> Float[Tensor, "*h q k"]:
+    """Each weight as its share of all that its query gives, signs aside; zeros where a query gives none."""
+    return weights / weights.abs().sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def strength(share: Float[Tensor, "*h q k"]) -> Float[Tensor, "*h q k"]:
+    """How much ink each share of a query's weight asks for: 1, full ink, for `FULL_INK` equal shares."""
+    return share * share.shape[-1] / FULL_INK
+
+
+def ink(strength: Float[Tensor, "q k"], rows: int, columns: int) -> Float[Tensor, "r c"]:
+    """The ink of `rows` by `columns` cells: the root of each cell's mean size, with the sign of its sum.
+
+    So small weights are seen, and so is a thin line where many pairs share a cell. Of a mask the strength is the mask.
     """
-    seen = weights != 0
-    per_row = weights.amax(-1, keepdim=True)
-    is_mask = torch.allclose(weights, seen * per_row)
-    level = seen.to(weights) if is_mask else weights / weights.amax().clamp(min=torch.finfo(weights.dtype).tiny)
-    level = pooled(level, rows, columns)
-    return level.sqrt() if is_mask else level
+    level = pooled(strength.abs(), rows, columns).clamp(max=1).sqrt()
+    return torch.where(pooled(strength, rows, columns) < 0, -level, level)
 
 
 def heat(weights: Float[Tensor, "height width"], rows: int, columns: int) -> Float[Tensor, "r c"]:
@@ -44,5 +55,6 @@ def cells(length: int, most: int) -> int:
 
 def mix(level: float) -> tuple[int, int, int]:
     """The colour of a level of ink."""
-    red, green, blue = (round(paper + level * (full - paper)) for paper, full in zip(PAPER, INK, strict=True))
+    most = INK if level >= 0 else NEGATIVE
+    red, green, blue = (round(paper + abs(level) * (full - paper)) for paper, full in zip(PAPER, most, strict=True))
     return red, green, blue

@@ -23,15 +23,15 @@ def draw(view: View, console: Console) -> None:
     unicode = speaks_unicode(console)
     facts, arrow, down = (view.facts, "→", "↓") if unicode else (_ascii(view.facts), "->", "v")
     console.print(Text(view.title, style="bold"), Text(facts), sep="\n")
-    for head, weights in enumerate(view.weights):
-        which = f"head {head}: " if len(view.weights) > 1 else ""
+    for name, strength in zip(view.names, view.strength, strict=True):
+        which = f"{name}: " if name else ""
         console.print(Text(f"{which}keys {arrow} queries {down}", style="italic"))
-        console.print(_picture(weights, console, unicode), no_wrap=True, overflow="ignore", crop=True)
+        console.print(_picture(strength, console, unicode), no_wrap=True, overflow="ignore", crop=True)
     console.print(Text(view.note))
 
 
 def shades(levels: Float[Tensor, "r c"], console: Console) -> Text:
-    """A small picture of levels between 0 and 1: painted, or else one character for two rows."""
+    """A small picture of levels from 0 to 1: painted, or else one character for two rows."""
     unicode = speaks_unicode(console)
     if unicode and _paints(console):
         return _painted(levels)
@@ -39,15 +39,15 @@ def shades(levels: Float[Tensor, "r c"], console: Console) -> Text:
     return _framed(_shaded(pooled(levels, -(-len(levels) // 2), levels.shape[1]), ramp), bar)
 
 
-def _picture(weights: Float[Tensor, "n n"], console: Console, unicode: bool) -> Text:
-    side = cells(len(weights), max(1, min(MOST_CELLS, console.width - FRAME)))
-    levels = ink(weights, side, side)
+def _picture(strength: Float[Tensor, "n n"], console: Console, unicode: bool) -> Text:
+    side = cells(len(strength), max(1, min(MOST_CELLS, console.width - FRAME)))
+    levels = ink(strength, side, side)
     if unicode and _paints(console):
         return _painted(levels)
     if unicode and bool(((levels == 0) | (levels == 1)).all()):
         return _framed(_halved(levels), "│")
     ramp, bar = (UNICODE_RAMP, "│") if unicode else (ASCII_RAMP, "|")
-    return _framed(_shaded(ink(weights, -(-side // 2), side), ramp), bar)
+    return _framed(_shaded(ink(strength, -(-side // 2), side).abs(), ramp), bar)
 
 
 def speaks_unicode(console: Console) -> bool:

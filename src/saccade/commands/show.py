@@ -32,7 +32,7 @@ def show(
         ),
     ] = None,
     causal: Annotated[bool, typer.Option("--causal", help="Hide later keys.")] = False,
-    heads: Annotated[int | None, typer.Option(help="Draw so many heads, where they differ; otherwise 1.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Draw so many heads; otherwise one, or one of each part.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the inputs, where weights depend on the content.")] = None,
     examples: Annotated[int | None, typer.Option(help="Of a run: how many to read; otherwise 16.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a run: train, validation or test, otherwise test.")] = None,

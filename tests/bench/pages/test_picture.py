@@ -7,13 +7,13 @@ from saccade.attention.weights import implied_weights
 from saccade.bench.pages.passage import Passage, read
 from saccade.bench.pages.picture import (
     CELLS,
-    FULL_INK,
     LEVELS,
     overlap,
     shade,
     weights_figure,
     weights_on,
 )
+from saccade.bench.shades import FULL_INK
 from saccade.models import ClassifierSettings, SequenceClassifier
 
 N, H, D = 20, 4, 3

@@ -63,7 +63,7 @@ def draw_heads(
         for head in range(heads):
             axis: Axes = axes[layer, head]
             levels = heat(maps[layer, head], cells(height, MOST_CELLS), cells(width, MOST_CELLS))
-            axis.imshow(levels.numpy(), cmap=ink_colors(), vmin=0, vmax=1, extent=(0, width, height, 0))
+            axis.imshow(levels.numpy(), cmap=ink_colors(), vmin=-1, vmax=1, extent=(0, width, height, 0))
             axis.set_title(f"layer {layer}, head {head}", fontsize=8, loc="left", pad=3)
             axis.set_xticks([0, width])
             axis.set_yticks([0, height])

@@ -6,7 +6,7 @@ from saccade.attention import MECHANISMS
 from saccade.bench.cost import cost
 from saccade.bench.pages.page import NOTE, percent, read_spec, table
 from saccade.bench.pages.passage import HEADS, LENGTH
-from saccade.bench.pages.picture import FULL_INK
+from saccade.bench.shades import FULL_INK
 
 NAME = r"[A-Z][\w'-]+"
 AUTHORS = re.compile(rf"({NAME}(?: et al\.|(?:, {NAME})*,? (?:and|&) {NAME})?),? \(?((?:19|20)\d\d)\b(?!\.\d)")

@@ -10,22 +10,19 @@ import torch
 from saccade.attention import Mechanism
 from saccade.attention.weights import implied_weights
 from saccade.bench.pages.passage import Passage
-from saccade.bench.plots import new_figure
-from saccade.bench.shades import INK, PAPER, cells, pooled
+from saccade.bench.plots import ink_colors, new_figure
+from saccade.bench.shades import cells, ink, pooled, shares, strength
 from saccade.shapes import Float, Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 SIDE, CELLS = 3.2, 128
 """Inches of a square, and cells across it: four dots for each at 160 dots an inch."""
 
-FULL_INK, LEVELS = 10, 16
-"""How many times an equal share of the weight is darkest; and how many shades are told apart."""
-
-NEGATIVE = (194, 65, 12)
+LEVELS = 16
+"""How many shades are told apart."""
 
 
 def weights_on(spec: Mechanism, passage: Passage, seed: int = 0) -> Float[Tensor, "h n n"]:
@@ -35,8 +32,7 @@ def weights_on(spec: Mechanism, passage: Passage, seed: int = 0) -> Float[Tensor
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         layer = spec.build(heads, dims[0], value_dim=dims[1], layer=1).eval()
-        found = implied_weights(layer, inputs)[0]
-        return found / found.abs().sum(-1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+        return shares(implied_weights(layer, inputs)[0])
 
 
 def weights_figure(spec: Mechanism, passage: Passage) -> "Figure":
@@ -73,7 +69,9 @@ def _title(own: Float[Tensor, "n n"], whole: Float[Tensor, "n n"]) -> str:
 
 def _draw(axis: "Axes", title: str, weights: Float[Tensor, "n n"]) -> None:
     n = len(weights)
-    axis.imshow(shade(weights).numpy(), cmap=_colors(), vmin=-1, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
+    axis.imshow(
+        shade(weights).numpy(), cmap=ink_colors(), vmin=-1, vmax=1, extent=(0, n, n, 0), interpolation="nearest"
+    )
     axis.set_title(title, fontsize=8.5, loc="left", pad=4)
     axis.set_xlabel("keys", fontsize=8, labelpad=-6)
     axis.set_ylabel("queries", fontsize=8, labelpad=-10)
@@ -85,19 +83,7 @@ def _draw(axis: "Axes", title: str, weights: Float[Tensor, "n n"]) -> None:
 
 
 def shade(weights: Float[Tensor, "n n"]) -> Float[Tensor, "m m"]:
-    """From -1 to 1: the root of the mean weight of each cell, so that small ones are seen, in few levels.
-
-    NaN where there is no weight at all. The scale is the same for all: full ink is `FULL_INK` times an equal share.
-    """
+    """The ink of each cell, in few levels; NaN where there is no weight at all."""
     side = cells(len(weights), CELLS)
-    mean = pooled(weights, side, side) * len(weights) / FULL_INK
-    level = mean.sign() * mean.abs().clamp(max=1).sqrt()
+    level = ink(strength(weights), side, side)
     return ((level * LEVELS).round() / LEVELS).masked_fill(pooled(weights.abs(), side, side) == 0, torch.nan)
-
-
-def _colors() -> "Colormap":
-    """From orange for negative weights over paper to ink; white where there are none."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    shades = [tuple(part / 255 for part in color) for color in (NEGATIVE, PAPER, INK)]
-    return LinearSegmentedColormap.from_list("signed", shades, N=2 * LEVELS + 1).with_extremes(bad="white")
