@@ -20,7 +20,8 @@ ROUNDING = 16
 
 def normalised(x: Float[Tensor, "... n d"]) -> Float[Tensor, "... n d"]:
     """The layer norm of each row, with gradients."""
-    variance, mean = torch.var_mean(x.detach(), -1, correction=0, keepdim=True)
+    mean = x.detach().mean(-1, keepdim=True)
+    variance = (x.detach() - mean).square_().mean(-1, keepdim=True)
     return layer_norm(x, x.shape[-1:], eps=EPS).masked_fill(_is_rounding(variance, mean), 0)
 
 
