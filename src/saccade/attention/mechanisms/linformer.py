@@ -131,7 +131,8 @@ class LinformerAttention(Mechanism):
         rank: the paper's k: rows that are attended to.
         max_length: the most keys; columns of E and F.
         sharing: `none` (E and F for each key head), `headwise` (one E and one F for all heads), `key_value` (E is F,
-            too) or `layerwise` (one matrix for all layers of an encoder, all heads, keys and values).
+            too) or `layerwise` (one matrix for all heads, keys and values, and for all layers of an encoder that have
+            this spec; as a part of `mixed`, for the same part of the layers that have that mixture).
     """
 
     name = "linformer"
