@@ -162,7 +162,8 @@ class LinformerAttention(Mechanism):
             reason = "each projected key of linformer mixes all positions, later ones with earlier ones"
             raise ValueError(must_be("causal", f"False, as {reason}", causal))
         if keys > self.max_length:
-            raise ValueError(must_be("number of keys", f"at most max_length = {self.max_length}", keys))
+            name, constraint = f"number of keys of linformer(max_length={self.max_length})", "at most its max_length"
+            raise ValueError(must_be(name, f"{constraint} (give a larger one for longer inputs)", keys))
 
     def build(
         self,
