@@ -159,7 +159,7 @@ def test_what_was_not_found_is_not_called_never(monkeypatch):
         ({"heads": 8, "kv_heads": 3}, "kv_heads must be a divisor of the 8 heads, got 3"),
         ({"norm": "prae"}, "did you mean 'pre'"),
         ({"extra_tokens": -1}, "extra_tokens must be a whole number, at least 0, got -1"),
-        ({"extra_tokens": "4"}, "extra_tokens must be a whole number, at least 0, got '4'"),
+        ({"extra_tokens": True}, "extra_tokens must be a whole number, at least 0, got True"),
     ],
 )
 def test_refuses_shapes(shape, message):
