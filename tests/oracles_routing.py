@@ -1,6 +1,7 @@
 """Routing attention in naive float64, from "Efficient Content-Based Sparse Attention with Routing Transformers".
 
-Roy, Saffar, Vaswani, Grangier 2020 (arXiv 2003.05997), Algorithm 1. Nothing here imports `saccade`; loops are welcome.
+Roy, Saffar, Vaswani & Grangier 2021 (TACL; arXiv 2003.05997 of 2020), Algorithm 1. Nothing here imports `saccade`;
+loops are welcome.
 All heads have keys of their own (repeat grouped ones before), centroids are `[heads, clusters, dim]`.
 """
 

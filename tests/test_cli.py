@@ -331,7 +331,7 @@ def test_cost_counts_extra_tokens_of_a_recipe_and_of_the_command_line(capsys, tm
         models.append(json.loads(capsys.readouterr().out))
     assert [each["model"]["extra_tokens"] for each in models] == [4, 6]
     assert models[1]["costs"][0]["parameters"] - models[0]["costs"][0]["parameters"] == 2 * 32
-    assert "extra_tokens must be at least 0, got -1" in refused(capsys, "cost", "--extra-tokens", "-1")
+    assert "extra_tokens must be a whole number, at least 0, got -1" in refused(capsys, "cost", "--extra-tokens", "-1")
 
 
 def test_bench_prints_the_table_and_writes_the_rest(capsys, tmp_path):

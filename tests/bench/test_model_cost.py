@@ -158,7 +158,8 @@ def test_what_was_not_found_is_not_called_never(monkeypatch):
         ({"width": 10, "heads": 3}, "width must be a multiple of the 3 heads, got 10"),
         ({"heads": 8, "kv_heads": 3}, "kv_heads must be a divisor of the 8 heads, got 3"),
         ({"norm": "prae"}, "did you mean 'pre'"),
-        ({"extra_tokens": -1}, "extra_tokens must be at least 0, got -1"),
+        ({"extra_tokens": -1}, "extra_tokens must be a whole number, at least 0, got -1"),
+        ({"extra_tokens": True}, "extra_tokens must be a whole number, at least 0, got True"),
     ],
 )
 def test_refuses_shapes(shape, message):

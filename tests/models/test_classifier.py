@@ -179,7 +179,8 @@ def test_sizes_that_cannot_be_are_refused(unchecked):
         ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"width": 10, "heads": 4}, "width must be a multiple of the 4 heads, got 10"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
-        ({"extra_tokens": -1}, "extra_tokens must be at least 0, got -1"),
+        ({"extra_tokens": -1}, "extra_tokens must be a whole number, at least 0, got -1"),
+        ({"extra_tokens": True}, "extra_tokens must be a whole number, at least 0, got True"),
         (
             {"mechanism": ("full",), "layers": 2},
             r"mechanism must be one, or one for each of the 2 layers, got \['full'",

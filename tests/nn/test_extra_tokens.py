@@ -225,8 +225,9 @@ class Alone(MECHANISMS["linear"]):
 
 
 def test_what_cannot_be_is_refused(unchecked):
-    with pytest.raises(ValueError, match="extra_tokens must be at least 0, got -1"):
-        encoder(extra_tokens=-1)
+    for value in (-1, 1.5, "4", True):
+        with pytest.raises(ValueError, match=f"^extra_tokens must be a whole number, at least 0, got {value!r}$"):
+            encoder(extra_tokens=value)
     message = "mechanism must be one in which all see all, such as full or linear, or a pattern, .*got 'alone'"
     with pytest.raises(ValueError, match=message):
         Encoder(WIDTH, HEADS, 1, mechanism=Alone(), extra_tokens=1)

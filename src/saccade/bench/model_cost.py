@@ -13,7 +13,7 @@ import torch
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
 from saccade.bench.cost import cost
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.nn.multihead import MultiHeadAttention
 from saccade.nn.transformer import NORMS
 
@@ -63,8 +63,7 @@ class Shape:
             raise ValueError(must_be("kv_heads", f"a divisor of the {self.heads} heads", self.kv_heads))
         if self.norm not in NORMS:
             raise ValueError(unknown("norm", self.norm, NORMS))
-        if self.extra_tokens < 0:
-            raise ValueError(must_be("extra_tokens", "at least 0", self.extra_tokens))
+        whole_number("extra_tokens", self.extra_tokens, 0)
 
     @property
     def inner(self) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 
 from saccade.attention import to_mechanism
 from saccade.attention.record import Record
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.nn import POSITIONS, Encoder
 from saccade.shapes import Bool, Float, Int, Tensor
 
@@ -66,8 +66,7 @@ class ClassifierSettings:
             raise ValueError(must_be("width", f"a multiple of the {self.heads} heads", self.width))
         if not 0 <= self.dropout < 1:
             raise ValueError(must_be("dropout", "at least 0 and below 1", self.dropout))
-        if self.extra_tokens < 0:
-            raise ValueError(must_be("extra_tokens", "at least 0", self.extra_tokens))
+        whole_number("extra_tokens", self.extra_tokens, 0)
         if not isinstance(self.mechanism, str) and len(self.mechanism) != self.layers:
             constraint = f"one, or one for each of the {self.layers} layers"
             raise ValueError(must_be("mechanism", constraint, list(self.mechanism)))

@@ -20,7 +20,7 @@ from saccade.attention.inputs import validate_key_mask
 from saccade.attention.mechanism import AttentionLayer
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
-from saccade.errors import must_be, unknown
+from saccade.errors import must_be, unknown, whole_number
 from saccade.nn.multihead import MultiHeadAttention
 from saccade.shapes import Bool, Float, Tensor
 
@@ -118,8 +118,7 @@ class Encoder(nn.Module):
             raise ValueError(unknown("activation", activation, ACTIVATIONS))
         if not 0 <= dropout < 1:
             raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
-        if extra_tokens < 0:
-            raise ValueError(must_be("extra_tokens", "at least 0", extra_tokens))
+        whole_number("extra_tokens", extra_tokens, 0)
         self.width, self.extra_tokens = width, extra_tokens
         self.mechanisms = tuple(map(to_mechanism, _one_a_layer(mechanism, layers)))
         blocks = [

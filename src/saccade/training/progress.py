@@ -21,18 +21,22 @@ def progress_bar(steps: int, done: int = 0) -> Iterator[OnStep]:
         TextColumn("step"),
         MofNCompleteColumn(),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TextColumn("{task.fields[rate]:.2f} steps/s"),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[rate]}"),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
-        task = progress.add_task("train", total=steps, completed=done, loss=float("nan"), rate=0.0)
+    finished = done == steps  # and resumed: no loss, rate or time to show
+    with Progress(*columns, disable=finished) as progress:
+        if finished:
+            progress.console.print(f"all {steps} steps were done before", highlight=False)
+        task = progress.add_task("train", total=steps, completed=done, loss="", rate="")  # none before a step
         smooth = 0.0
 
         def move(step: int, loss: float, seconds: float) -> None:
             nonlocal smooth
             smooth = 0.9 * smooth + 0.1 * seconds if smooth else seconds
-            progress.update(task, completed=step, loss=loss, rate=1 / max(smooth, 1e-9))
+            rate = f"{1 / max(smooth, 1e-9):.2f} steps/s"
+            progress.update(task, completed=step, loss=f"loss {loss:.3f}", rate=rate)
 
         yield move

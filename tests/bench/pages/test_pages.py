@@ -67,7 +67,7 @@ def test_the_index_links_every_page():
     ("source", "shown"),
     [
         ('"A Paper: With (Brackets)" (Roy et al. 2020), and "B" (Tay et al. 2021).', "Roy et al. 2020"),
-        ("Roy, Saffar, Vaswani & Grangier 2020 (arXiv 2003.05997), Algorithm 1.", "Roy et al. 2020"),
+        ("Roy, Saffar, Vaswani & Grangier 2021 (TACL; arXiv 2003.05997 of 2020), Algorithm 1.", "Roy et al. 2021"),
         ("Vaswani et al. 2017. `dot`: Luong et al. 2015.", "Vaswani et al. 2017"),
         ('"A Paper", Tay, Bahri and Juan 2020\n(arXiv 2002.11296).', "Tay et al. 2020"),
         ("Beltagy and Peters (2020), with 2048 tokens.", "Beltagy and Peters 2020"),

@@ -211,7 +211,8 @@ class CompressedAttention(Mechanism):
         near, this what is far. It divides time by little more than the stride, so on long inputs others are faster.
 
     Leave it:
-        As the only causal layer: the last stride - 1 tokens, a query's own among them, are in no finished group yet.
+        As the only causal layer: up to stride - 1 of the last tokens, a query's own among them, are in no finished
+        group yet. Only the last query of a group sees itself.
 
     Source:
         "Generating Wikipedia by Summarizing Long Sequences" (Liu et al. 2018), section 4.2.3, with kernel and stride 3.

@@ -172,7 +172,9 @@ class FullAttention(Mechanism):
         Bahdanau et al. 2015, without bias; its parameters begin Glorot-uniform instead of near zero; keys that several
         heads share are prepared once. `relu`: Wortsman et al. 2023, divided by the visible keys instead of the
         length. `top_k`: Explicit Sparse Transformer (Zhao et al. 2019), whose rule for ties it has: all that equal
-        the k-th highest are kept.
+        the k-th highest are kept. Equal means within rounding, as equal keys get scores that differ by it: two dot
+        products with a query may be (2 + √d) ε |q| (|k| + |k'|) apart, ε being that of fp32 or fp64, times the
+        scale. So equal keys share equally, wherever they stand; now and then a query keeps one key more.
 
     Attributes:
         score: `scaled_dot`, `dot`, `cosine` or `additive`.

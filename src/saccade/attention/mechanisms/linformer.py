@@ -131,7 +131,8 @@ class LinformerAttention(Mechanism):
         rank: the paper's k: rows that are attended to.
         max_length: the most keys; columns of E and F.
         sharing: `none` (E and F for each key head), `headwise` (one E and one F for all heads), `key_value` (E is F,
-            too) or `layerwise` (one matrix for all layers of an encoder, all heads, keys and values).
+            too) or `layerwise` (one matrix for all heads, keys and values, and for all layers of an encoder that have
+            this spec; as a part of `mixed`, for the same part of the layers that have that mixture).
     """
 
     name = "linformer"
@@ -161,7 +162,8 @@ class LinformerAttention(Mechanism):
             reason = "each projected key of linformer mixes all positions, later ones with earlier ones"
             raise ValueError(must_be("causal", f"False, as {reason}", causal))
         if keys > self.max_length:
-            raise ValueError(must_be("number of keys", f"at most max_length = {self.max_length}", keys))
+            name, constraint = f"number of keys of linformer(max_length={self.max_length})", "at most its max_length"
+            raise ValueError(must_be(name, f"{constraint} (give a larger one for longer inputs)", keys))
 
     def build(
         self,

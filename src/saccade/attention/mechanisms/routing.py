@@ -1,7 +1,7 @@
 """Routing attention: queries and keys are sorted into clusters by learned centroids, and meet within them.
 
-Source: "Efficient Content-Based Sparse Attention with Routing Transformers" (Roy, Saffar, Vaswani & Grangier 2020,
-arXiv 2003.05997), Algorithm 1. How it is computed is in `_routing`.
+Source: "Efficient Content-Based Sparse Attention with Routing Transformers" (Roy, Saffar, Vaswani & Grangier 2021,
+TACL; arXiv 2003.05997 of 2020), Algorithm 1. How it is computed is in `_routing`.
 
 Cost: O(n clusters d + n^2 (d + e) / clusters) time, so O(n^1.5 d) with sqrt(n) clusters; O(n (d + e)) memory.
 """
@@ -241,11 +241,11 @@ class RoutingAttention(Mechanism):
         training cannot call `after_step`: centroids then stay the random directions they begin as.
 
     Source:
-        Roy, Saffar, Vaswani & Grangier 2020 (arXiv 2003.05997), Algorithm 1. Deviations: its last line moves centroids
-        by half the *sum* of the queries and keys that are nearest to them, here by their mean, as a sum grows with
-        batch and length; one without any stays. w follows the live length, not the padded one. Its causal form masks
-        clusters that were chosen by looking at the whole sequence, which lets the future choose who is seen: the
-        one here does not. Scores are divided by sqrt(d), which Algorithm 1 leaves out.
+        Roy, Saffar, Vaswani & Grangier 2021 (TACL; arXiv 2003.05997 of 2020), Algorithm 1. Deviations: its last line
+        moves centroids by half the *sum* of the queries and keys that are nearest to them, here by their mean, as a
+        sum grows with batch and length; one without any stays. w follows the live length, not the padded one. Its
+        causal form masks clusters that were chosen by looking at the whole sequence, which lets the future choose who
+        is seen: the one here does not. Scores are divided by sqrt(d), which Algorithm 1 leaves out.
 
     Attributes:
         clusters: centroids of each head.

@@ -29,6 +29,16 @@ CAUSAL_ROWS = 128
 """Queries at a time in the causal form: each chunk computes half a square of them in vain."""
 
 
+class Rounding(NamedTuple):
+    """How far the computed score of a pair may be from the exact one: a number of its query times one of its key.
+
+    One and the same pair gets scores that differ by as much, by its place in a matrix product.
+    """
+
+    queries: Float[Tensor, "m r 1"]
+    keys: Float[Tensor, "m k 1"]
+
+
 class PairScore(ABC):
     """The scores of prepared queries and keys."""
 
@@ -42,6 +52,16 @@ class PairScore(ABC):
         unit: float,
     ) -> Float[Tensor, "m h r k"]:
         """Scores times `unit`, in the buffer `scores` of the workspace."""
+
+    @abstractmethod
+    def rounding(
+        self,
+        q: Float[Tensor, "m h r f"],
+        k: Float[Tensor, "m k f"],
+        parameter: Float[Tensor, "m h f"] | None,
+        unit: float,
+    ) -> tuple[Float[Tensor, "m h r 1"], Float[Tensor, "m k 1"]]:
+        """How far these scores may be off, as a `Rounding`. Other queries and keys change nothing about a pair."""
 
     @abstractmethod
     def backward(
@@ -63,10 +83,12 @@ class Weighting(ABC):
     Attributes:
         unit: factor on the scores that it is given.
         kept: numbers a query that it wants back in the backward pass.
+        compares: whether it compares scores with each other, and so must know how far they may be off.
     """
 
     unit: ClassVar[float]
     kept: ClassVar[int]
+    compares: ClassVar[bool] = False
 
     @abstractmethod
     def forward(
@@ -75,11 +97,12 @@ class Weighting(ABC):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         out: Float[Tensor, "m r e"],
     ) -> Float[Tensor, "m r s"]:
         """Fills `out`; what it wants back. Hidden pairs have score -inf. Spoils the scores.
 
-        `visible` is how many keys each query sees.
+        `visible` is how many keys each query sees; `rounding` is given where it `compares`.
         """
 
     @abstractmethod
@@ -89,6 +112,7 @@ class Weighting(ABC):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         grad: Float[Tensor, "m r e"],
         kept: Float[Tensor, "m r s"],
     ) -> tuple[Float[Tensor, "m r k"], Float[Tensor, "m r k"]]:
@@ -155,6 +179,10 @@ class _Cut(NamedTuple):
         """What belongs to the keys."""
         return x[self.heads, : self.end]
 
+    def pairs(self, rounding: tuple[Float[Tensor, "m h q 1"], Float[Tensor, "m k 1"]] | None) -> Rounding | None:
+        """What belongs to both."""
+        return rounding and Rounding(self.queries(rounding[0]).flatten(1, 2), self.keys(rounding[1]))
+
 
 def _cuts(q: Float[Tensor, "m h q f"], k: Float[Tensor, "m k f"], plan: Plan) -> Iterator[_Cut]:
     """All queries of all heads."""
@@ -206,6 +234,11 @@ class _Call(NamedTuple):
             scores[..., first:].masked_fill_(later, -torch.inf)
         return scores
 
+    def rounding(self) -> tuple[Float[Tensor, "m h q 1"], Float[Tensor, "m k 1"]] | None:
+        """How far all scores may be off, if it matters."""
+        score, weighting = self.plan.score, self.plan.weighting
+        return score.rounding(self.q, self.k, self.parameter, weighting.unit) if weighting.compares else None
+
     def parameters(self, cut: _Cut) -> Float[Tensor, "m h f"] | None:
         """Those of the heads of a cut."""
         return None if self.parameter is None else self.parameter[cut.heads]
@@ -220,12 +253,12 @@ class _Scored(torch.autograd.Function):
     ) -> Tensor:
         call = _Call(q, k, v, parameter, real, plan, _room(q))
         out, kept = q.new_empty(*q.shape[:3], v.shape[2]), q.new_empty(*q.shape[:3], plan.weighting.kept)
-        visible = _visible(q, k, real, plan)
+        visible, rounding = _visible(q, k, real, plan), call.rounding()
         for cut in _cuts(q, k, plan):
             scores = call.scores(cut).flatten(1, 2)
             result = call.work.take("out", *scores.shape[:2], v.shape[2])
             counts = cut.queries(visible).expand(-1, q.shape[1], -1, -1).flatten(1, 2)
-            back = plan.weighting.forward(call.work, scores, cut.keys(v), counts, result)
+            back = plan.weighting.forward(call.work, scores, cut.keys(v), counts, cut.pairs(rounding), result)
             cut.queries(out).copy_(result.view_as(cut.queries(out)))
             cut.queries(kept).copy_(back.view_as(cut.queries(kept)))
         ctx.save_for_backward(q, k, v, parameter, real, kept)
@@ -239,13 +272,13 @@ class _Scored(torch.autograd.Function):
         plan, call = ctx.plan, _Call(q, k, v, parameter, real, ctx.plan, _room(q))
         grad_q, grad_k, grad_v = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
         grad_parameter = None if parameter is None else torch.zeros_like(parameter)
-        visible = _visible(q, k, real, plan)
+        visible, rounding = _visible(q, k, real, plan), call.rounding()
         for cut in _cuts(q, k, plan):
             scores = call.scores(cut)
             given, back = (cut.queries(x).flatten(1, 2) for x in (grad, kept))
             counts = cut.queries(visible).expand(-1, q.shape[1], -1, -1).flatten(1, 2)
             weights, grad_scores = plan.weighting.backward(
-                call.work, scores.flatten(1, 2), cut.keys(v), counts, given, back
+                call.work, scores.flatten(1, 2), cut.keys(v), counts, cut.pairs(rounding), given, back
             )
             cut.keys(grad_v).baddbmm_(weights.mT, given)
             inputs = cut.queries(q), cut.keys(k), call.parameters(cut)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from saccade.attention.backends._tiles import LOG2E, Softmax, Workspace
-from saccade.attention.mechanisms._full.scored_chunks import Weighting
+from saccade.attention.mechanisms._full.scored_chunks import Rounding, Weighting
 from saccade.shapes import Float, Tensor
 
 SOFTMAX = Softmax(scale=1.0, dropout=0.0, seed=0)
@@ -32,6 +32,7 @@ class SoftmaxWeights(Weighting):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         out: Float[Tensor, "m r e"],
     ) -> Float[Tensor, "m r 1"]:
         """Keeps the log-sum-exp."""
@@ -43,6 +44,7 @@ class SoftmaxWeights(Weighting):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         grad: Float[Tensor, "m r e"],
         kept: Float[Tensor, "m r 1"],
     ) -> tuple[Float[Tensor, "m r k"], Float[Tensor, "m r k"]]:
@@ -55,11 +57,13 @@ class TopKWeights(Weighting):
     """A softmax over the highest scores of each query.
 
     Attributes:
-        count: how many; all that equal the lowest of them stay as well, so that no order of keys matters.
+        count: how many; all that may equal the lowest of them but for rounding stay as well. Equal keys get scores
+            that differ by it, and would else be chosen by their places.
     """
 
     unit = LOG2E
     kept = 2
+    compares = True
     count: int
 
     def forward(
@@ -68,11 +72,13 @@ class TopKWeights(Weighting):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         out: Float[Tensor, "m r e"],
     ) -> Float[Tensor, "m r 2"]:
-        """Keeps the log-sum-exp, and the score below which nothing counts."""
-        cut = lowest_kept(scores, self.count)
-        scores.masked_fill_(scores < cut, -math.inf)
+        """Keeps the log-sum-exp, and what the highest value of a score must reach to count."""
+        assert rounding is not None
+        cut = lowest_of_highest(_off(work, scores, rounding, -1), self.count)
+        scores.masked_fill_(_off(work, scores, rounding, 1) < cut, -math.inf)
         return torch.cat([SOFTMAX.forward(work, scores, v, 0, out), cut], -1)
 
     def backward(
@@ -81,12 +87,14 @@ class TopKWeights(Weighting):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         grad: Float[Tensor, "m r e"],
         kept: Float[Tensor, "m r 2"],
     ) -> tuple[Float[Tensor, "m r k"], Float[Tensor, "m r k"]]:
         """Only what was kept has a gradient."""
+        assert rounding is not None
         lse, cut = kept.split(1, -1)
-        scores.masked_fill_(scores < cut, -math.inf)
+        scores.masked_fill_(_off(work, scores, rounding, 1) < cut, -math.inf)
         return SOFTMAX.backward(work, scores, lse.contiguous(), v, grad, None, 0)
 
 
@@ -103,6 +111,7 @@ class ReluWeights(Weighting):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         out: Float[Tensor, "m r e"],
     ) -> Float[Tensor, "m r 0"]:
         """Divided behind the product, where there is less to divide."""
@@ -115,6 +124,7 @@ class ReluWeights(Weighting):
         scores: Float[Tensor, "m r k"],
         v: Float[Tensor, "m k e"],
         visible: Float[Tensor, "m r 1"],
+        rounding: Rounding | None,
         grad: Float[Tensor, "m r e"],
         kept: Float[Tensor, "m r 0"],
     ) -> tuple[Float[Tensor, "m r k"], Float[Tensor, "m r k"]]:
@@ -125,17 +135,20 @@ class ReluWeights(Weighting):
         return scores.relu_().mul_(share), back
 
 
-def lowest_kept(scores: Float[Tensor, "m r k"], count: int) -> Float[Tensor, "m r 1"]:
-    """What a score must reach to be among the `count` highest of its row.
+def _off(work: Workspace, scores: Float[Tensor, "m r k"], rounding: Rounding, sign: int) -> Float[Tensor, "m r k"]:
+    """The lowest (-1) or highest (1) value that each score may have in exact arithmetic.
 
-    Half-way to the next lower one, so that a score that is computed again and rounded otherwise falls on its own
-    side. -inf where there are no more than `count`.
+    Whatever equals the k-th highest exactly reaches the k-th highest of the lowest values with its highest one.
     """
+    out = work.take("off", *scores.shape)
+    return torch.addcmul(scores, rounding.queries, rounding.keys.mT, value=sign, out=out)
+
+
+def lowest_of_highest(scores: Float[Tensor, "m r k"], count: int) -> Float[Tensor, "m r 1"]:
+    """The `count`-th highest of each row, -inf where there are no more than `count`."""
     if scores.shape[-1] <= count:
         return scores.new_full((*scores.shape[:-1], 1), -math.inf)
-    lowest, below = _highest(scores, count + 1)[..., -2:].split(1, -1)
-    between = lowest / 2 + below / 2
-    return torch.where(between > below, between, lowest)
+    return _highest(scores, count)[..., -1:]
 
 
 def _highest(scores: Float[Tensor, "m r k"], count: int) -> Float[Tensor, "m r s"]:
