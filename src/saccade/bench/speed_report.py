@@ -25,7 +25,8 @@ NOTE = (
     f"Times are medians of rounds in which all took turns. speed: next to {BASELINE}; ~ where the rounds do not agree "
     "on the faster. predicted: from the operations that are carried out, so the gap is what an implementation loses. "
     "memory: the most that torch held at once beyond the inputs. error: the largest difference from the definition in "
-    "float64, next to the largest output; * from the mechanism itself in float64, as it has no other definition."
+    "float64, next to the largest output; * from the mechanism itself in float64, as it has no other definition (one "
+    "that chooses tokens by hashing or by rank may choose others there, and is then off by much)."
 )
 
 
