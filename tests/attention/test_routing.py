@@ -452,3 +452,15 @@ def test_half_precision_keeps_the_centroids_that_are_loaded():
     half = MECHANISMS["routing"](clusters=4, seed=1).build(heads=2, head_dim=8).half()
     half.load_state_dict(layer.state_dict())
     assert torch.equal(half.centroids, layer.centroids)
+
+
+def test_which_of_equal_tokens_are_chosen_does_not_depend_on_padding():
+    n, spare = 41, (0, 0, 0, 23)
+    mask = torch.arange(n + 23)[None] < n
+    for seed in range(120):
+        generator = torch.Generator().manual_seed(seed)
+        layer = MECHANISMS["routing"](clusters=8, seed=seed).build(heads=2, head_dim=6, value_dim=3).double().eval()
+        x = torch.randn(1, 2, 1, 6, generator=generator, dtype=torch.float64).expand(-1, -1, n, -1)
+        v = torch.randn(1, 2, n, 3, generator=generator, dtype=torch.float64)
+        wide, values = (torch.nn.functional.pad(each, spare, value=7.0) for each in (x, v))
+        torch.testing.assert_close(layer(wide, wide, values, mask)[:, :, :n], layer(x, x, v))

@@ -24,8 +24,9 @@ from saccade.shapes import Bool, Float, Int, Tensor
 ROWS = 2**19
 """Numbers of one input that are worked on at a time: about 2 MB, at least one head."""
 
-GRID = 64
-"""Roundings within which products count as equal: those of equal tokens differ by where they stand in a matrix."""
+GRID, FINEST = 64, 2.0**-36
+"""Products are rounded to so many roundings of a number of their size before tokens are chosen, and never finer: equal
+tokens get products that differ by their place in a matrix product, and must not be told apart by that."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ class _Call:
             products = torch.bmm(mu, x.mT, out=self.work.take("products", *mu.shape[:2], x.shape[1]))
             if self.routes.noted:
                 labels.append(nearest(products.mT.contiguous(), real))
-            products.mul_(1 / (GRID * torch.finfo(products.dtype).eps * x.shape[2])).round_()
+            grid = max(GRID * torch.finfo(products.dtype).eps, FINEST) * x.shape[2]
+            products.mul_(1 / grid).round_()
             widths = torch.tensor(self.routes.widths, device=device)[number // h]
             listed[heads] = chosen(products, widths, listed.shape[2], real)
         return labels
