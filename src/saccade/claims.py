@@ -24,6 +24,7 @@ class Claims:
         streaming: `step` one token at a time equals the causal whole; the layer has `initial_state`, `prefill`
             and `step`.
         shared_qk: queries are keys as well: the layer reads q and v, and takes anything for k.
+        exportable: `torch.export` takes its module with a length that is not fixed, and what comes out gives the same.
         state_size: how the decoding state grows with the n tokens behind it; empty without `streaming`.
     """
 
@@ -36,6 +37,7 @@ class Claims:
     exact: bool = False
     streaming: bool = False
     shared_qk: bool = False
+    exportable: bool = False
     state_size: Literal["", "O(1)", "O(window)", "O(n)"] = ""
 
 

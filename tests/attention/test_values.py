@@ -10,7 +10,7 @@ from test_contract import MORE, SMALL
 
 from saccade import config
 from saccade.attention import MECHANISMS, to_mechanism
-from saccade.attention.mechanism import arguments
+from saccade.attention.mechanism import arguments, input_sizes
 from saccade.tasks import load_recipe
 
 SPECS = {
@@ -31,7 +31,7 @@ def called(name, layer, dtype=torch.float32, causal=False):
     generator = torch.Generator().manual_seed(5)
     drawn = {
         part: torch.randn(2, heads, N, dim, generator=generator).to(dtype)
-        for part, heads, dim in (("q", H, D), ("k", G, D), ("v", G, E))
+        for part, (heads, dim) in input_sizes(H, D, G, E).items()
     }
     given = {part: drawn[part] for part in SPECS[name].inputs}
     return layer(**arguments(given), key_mask=torch.arange(N) < torch.tensor([[N], [29]]), causal=causal)

@@ -161,7 +161,7 @@ def test_what_the_mechanism_does_not_claim_is_refused_with_the_reason():
 
 
 def test_an_input_that_nothing_here_makes_is_refused():
-    with pytest.raises(ValueError, match="input of a mechanism must be one of k, q, v, got 'gate'"):
+    with pytest.raises(ValueError, match="input of a mechanism must be one of k, q, v, got 'distance'"):
         MultiHeadAttention(WIDTH, HEADS, Gated())
 
 

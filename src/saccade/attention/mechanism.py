@@ -164,6 +164,7 @@ class Mechanism(ABC):
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ("q", "k", "v")
+    """What its layer is called with by keyword, of `input_sizes`; it reads nothing else."""
 
     @property
     @abstractmethod
@@ -228,8 +229,18 @@ class Mechanism(ABC):
 
 
 def arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a layer is called with, given the inputs that its mechanism names: no keys if queries are keys, too."""
-    return {"k": None, **inputs}
+    """What a layer is called with, given the inputs that its mechanism names: `None` for queries or keys left out."""
+    return {"q": None, "k": None, **inputs}
+
+
+def input_sizes(heads: int, head_dim: int, kv_heads: int, value_dim: int) -> dict[str, tuple[int, int]]:
+    """Heads and dim of every input that a mechanism may name: each is a projection `[b heads n dim]` of the tokens.
+
+    `q` comes from the tokens that ask, all others from those that are asked. `gate` is one number for each key and
+    key head.
+    """
+    keys, values = (kv_heads, head_dim), (kv_heads, value_dim)
+    return {"q": (heads, head_dim), "k": keys, "v": values, "gate": (kv_heads, 1)}
 
 
 def after_step(model: nn.Module) -> None:

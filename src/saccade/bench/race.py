@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from saccade.attention import Mechanism
-from saccade.attention.mechanism import AttentionLayer, arguments
+from saccade.attention.mechanism import AttentionLayer, arguments, input_sizes
 from saccade.bench.accuracy import output_error
 from saccade.bench.choice import BASELINE
 from saccade.bench.machine import free_memory
@@ -85,8 +85,11 @@ class _Candidate:
 
     def __init__(self, spec: Mechanism, n: int, setting: Setting, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(setting.seed)
-        shape = setting.batch, setting.heads, n, setting.head_dim
-        drawn = {name: torch.randn(shape, generator=generator) for name in ("q", "k", "v", "grad")}
+        sizes = input_sizes(setting.heads, setting.head_dim, setting.heads, setting.head_dim)
+        sizes = {"grad": sizes["q"], **sizes}
+        drawn = {
+            name: torch.randn(setting.batch, heads, n, dim, generator=generator) for name, (heads, dim) in sizes.items()
+        }
         kind = {"device": device, "dtype": DTYPES[setting.dtype]}
         self.grad = drawn.pop("grad").to(**kind)
         self.inputs = {name: drawn[name].to(**kind).requires_grad_() for name in spec.inputs}

@@ -3,12 +3,14 @@
 Cost: O(n c^2) for the projections, plus what the mechanism takes.
 """
 
+import math
+
 from einops import rearrange
 from torch import nn
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
-from saccade.attention.mechanism import arguments
+from saccade.attention.mechanism import arguments, input_sizes
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.attention.weights import implied_weights
@@ -61,11 +63,13 @@ class MultiHeadAttention(nn.Module):
         self.width = width
         self.mechanism = to_mechanism(mechanism)
         self._claims = self.mechanism.claims
-        self.heads = {"q": heads, "k": kv_heads, "v": kv_heads}
-        sizes = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * value_dim}
+        sizes = input_sizes(heads, head_dim, kv_heads, value_dim)
         if missing := set(self.mechanism.inputs) - set(sizes):
             raise ValueError(unknown("input of a mechanism", min(missing), sizes))
-        self.projections = nn.ModuleDict({name: _linear(width, sizes[name], bias) for name in self.mechanism.inputs})
+        self.heads = {name: sizes[name][0] for name in self.mechanism.inputs}
+        self.projections = nn.ModuleDict(
+            {name: _linear(width, math.prod(sizes[name]), bias) for name in self.mechanism.inputs}
+        )
         self.output = _linear(heads * value_dim, width, bias)
         self.layer = self.mechanism.build(heads, head_dim, kv_heads, value_dim, layer)
 
