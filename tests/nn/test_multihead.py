@@ -138,9 +138,9 @@ class Spy(Mechanism):
         raise AssertionError
 
 
-class Gated(Spy):
-    name = "gated"
-    inputs = ("q", "gate")
+class Distant(Spy):
+    name = "distant"
+    inputs = ("q", "distance")
 
 
 def test_the_layer_is_built_with_the_sizes_that_were_asked_for():
@@ -161,8 +161,8 @@ def test_what_the_mechanism_does_not_claim_is_refused_with_the_reason():
 
 
 def test_an_input_that_nothing_here_makes_is_refused():
-    with pytest.raises(ValueError, match="input of a mechanism must be one of k, q, v, got 'distance'"):
-        MultiHeadAttention(WIDTH, HEADS, Gated())
+    with pytest.raises(ValueError, match="input of a mechanism must be one of gate, k, q, v, got 'distance'"):
+        MultiHeadAttention(WIDTH, HEADS, Distant())
 
 
 @pytest.mark.parametrize(
