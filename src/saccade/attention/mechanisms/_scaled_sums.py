@@ -211,7 +211,8 @@ def _sums_behind(
     z = torch.bmm(phi_q.mT, to_total, out=work.take("z", len(phi_q), phi_q.shape[2], 1))
     order, names = range(len(phi_q) // len(carried[0]) - 1, -1, -1), ("s behind", "z behind")
     return [
-        _running(work, name, *pair, by.decay, order) for name, pair in zip(names, zip((s, z), carried), strict=True)
+        _running(work, name, own, begin, by.decay, order)
+        for name, own, begin in zip(names, (s, z), carried, strict=True)
     ]
 
 
@@ -225,10 +226,8 @@ def _running(
 ) -> Float[Tensor, "c f e"]:
     """What comes before each chunk of each head, in the given order. `begin` becomes what comes behind the last."""
     heads = len(begin), len(order)
-    running, own, decay = (
-        work.take(f"running {name}", *heads, *own.shape[1:]),
-        *(x.unflatten(0, heads) for x in (own, decay)),
-    )
+    running = work.take(f"running {name}", *heads, *own.shape[1:])
+    own, decay = (x.unflatten(0, heads) for x in (own, decay))
     for chunk in order:
         running[:, chunk].copy_(begin)
         torch.addcmul(own[:, chunk], begin, decay[:, chunk], out=begin)
