@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,10 @@ def test_plug_ins_are_listed_by_name_behind_our_own(install, listed):
         (SPEC + "    claims = None", "^claims of the plug-in .* must be saccade.claims.Claims, got None"),
         (SPEC + "    inputs = ('q', 'w')", "^input of the plug-in .* must be one of gate, k, q, v, got 'w'"),
         (SPEC + "    def __post_init__(self): 1 / 0", "could not be made with .*: ZeroDivisionError: division by zero"),
+        (
+            SPEC + "    def __post_init__(self): raise ValueError('too wide')",
+            "of bad 1.0 could not be made .*: too wide",
+        ),
     ],
 )
 def test_a_broken_plug_in_is_refused_by_name_and_harms_no_other(install, listed, caplog, code, reason):
@@ -170,6 +175,12 @@ def test_our_own_names_are_not_given_away(install, listed, caplog, name):
         listed["Local"]
 
 
+def test_a_name_that_no_expression_can_hold_is_refused(install, listed):
+    install("plug", {"my-own": "Mine"}, SPEC.replace('"mine"', '"my-own"'))
+    assert "my-own" not in listed
+    assert listed.broken["my-own"].endswith("must be a word, of letters, digits and _, got 'my-own'")
+
+
 def test_two_packages_with_one_name_are_both_refused(install, listed):
     install("plug", {"mine": "Mine"})
     install("other", {"mine": "Mine"})
@@ -188,6 +199,12 @@ def test_one_that_asks_for_itself_in_its_own_import_is_found_later(install, list
     assert list(listed) == ["full", "linear", "mine"]
     assert not listed.broken
 
+
+CONTRACT = """
+spec = to_mechanism("sharpened")
+assert check(spec.build(heads=2, head_dim=8, value_dim=5), claims=spec.claims, width=8).passed
+"""
+"""The test that CONTRIBUTING advises."""
 
 EVERYWHERE = """
 import contextlib, io, json, sys
@@ -233,6 +250,8 @@ assert "linear              left out: the plug-in 'linear' of plug 1.0 must be o
 assert "error: the plug-in 'bad' of plug 1.0 could not be imported" in said("show", "bad", code=2)
 assert "sharpened(start=2)" in said("show", "sharpened(start=2)", "--length", "8")
 assert json.loads(said("cost", "sharpened", "--lengths", "16", "--json"))["costs"][0]["mechanism"] == "sharpened"
+from saccade import check
+{contract}
 assert "permutation       passed" in said("check", "sharpened(start=2)")
 assert "sharpened" in said("bench", "sharpened", "--lengths", "8", "--rounds", "3", "--seconds", "0.01", "--out", "b")
 small += ["--data", "rows.csv", "--no-baseline"]
@@ -262,11 +281,22 @@ def installed(tmp_path_factory):
     return target
 
 
+def test_contributing_tells_what_the_example_does():
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    entry = (
+        (ROOT / "examples" / "plug_in" / "pyproject.toml").read_text(encoding="utf-8").partition("[project.entry")[2]
+    )
+    assert "[project.entry" + entry.partition("\n\n")[0] in told
+    (code,) = re.findall(r"```python\n(from saccade import check.*?)```", told, re.DOTALL)
+    assert "from saccade.attention import to_mechanism" in code
+    assert CONTRACT in code
+
+
 @pytest.mark.parametrize("first", ["import saccade, saccade.nn", "import sharpened, saccade"])
 def test_an_installed_package_is_known_everywhere(installed, tmp_path, first):
     """In a process of its own, whichever of the two is imported first."""
     unasked = ["bad", "sharpened"] if first.startswith("import saccade") else ["bad"]
-    program = EVERYWHERE.format(first=first, unasked=unasked)
+    program = EVERYWHERE.format(first=first, unasked=unasked, contract=CONTRACT)
     if len(unasked) == 1:
         program = program.partition("def said")[0] + "print('everywhere')"
     paths = os.pathsep.join([str(installed), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])

@@ -14,7 +14,7 @@ out with a warning, and whoever asks for it by name is told why.
 import logging
 from collections import UserDict
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
@@ -116,21 +116,22 @@ def load(name: str, entries: Sequence[EntryPoint]) -> type[Mechanism]:
     """
     if len(entries) > 1:
         raise ValueError(must_be(f"the plug-in {name!r}", "of one package", _packages(entries)))
-    (entry,), who = entries, f"the plug-in {name!r} of {_packages(entries)}"
-    try:
-        kind = entry.load()
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does ends nothing of ours
-        raise ValueError(f"{who} could not be imported from {entry.value}: {_line(error)}") from error
+    who = f"the plug-in {name!r} of {_packages(entries)}"
+    if not name.isidentifier():
+        raise ValueError(must_be(f"the name of {who}", "a word, of letters, digits and _", name))
+    kind = _imported(entries[0], who)
     if not (isinstance(kind, type) and issubclass(kind, Mechanism)):
         raise ValueError(must_be(who, "a subclass of saccade.attention.Mechanism", kind))
     _validate_kind(kind, name, who)
-    try:
-        _validate_defaults(kind, name, who)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{who} could not be made with its default options: {_line(error)}") from error
+    _validate_defaults(kind, name, who)
     return kind
+
+
+def _imported(entry: EntryPoint, who: str) -> object:
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does ends nothing of ours
+        raise ValueError(f"{who} could not be imported from {entry.value}: {_line(error)}") from error
 
 
 def _validate_kind(kind: type[Mechanism], name: str, who: str) -> None:
@@ -139,21 +140,26 @@ def _validate_kind(kind: type[Mechanism], name: str, who: str) -> None:
         raise ValueError(must_be(f"the name of {who}", f"that of its entry point, {name!r}", own))
     if missing := sorted(kind.__abstractmethods__):
         raise ValueError(must_be(who, f"a mechanism with {', '.join(missing)}", "none"))
-    if not is_dataclass(kind) or not getattr(kind, "__dataclass_params__").frozen:  # noqa: B009 - it has no stub
+    made_with = getattr(kind, "__dataclass_params__", None)
+    if made_with is None or not made_with.frozen:
         raise ValueError(must_be(who, "a frozen dataclass", kind))
-    for field in fields(kind):
+    for field in fields(kind):  # pyright: ignore[reportArgumentType] - it is a dataclass
         if field.default is field.default_factory is MISSING:
             raise ValueError(must_be(f"option {field.name!r} of {who}", "one with a default", "none"))
 
 
 def _validate_defaults(kind: type[Mechanism], name: str, who: str) -> None:
-    """Refuse a spec that promises nothing, prints as something else, or reads what nothing gives it."""
-    spec = kind()
-    if str(spec) != name:
-        raise ValueError(must_be(f"what {who} prints", f"{name!r} (is it a dataclass with repr=False?)", str(spec)))
-    if not isinstance(spec.claims, Claims):
-        raise ValueError(must_be(f"claims of {who}", "saccade.claims.Claims", spec.claims))
-    for each in spec.inputs:
+    """Refuse a spec that cannot be made, promises nothing, prints as something else, or reads what nothing gives it."""
+    try:
+        spec = kind()
+        printed, claims, inputs = str(spec), spec.claims, spec.inputs
+    except Exception as error:
+        raise ValueError(f"{who} could not be made with its default options: {_line(error)}") from error
+    if printed != name:
+        raise ValueError(must_be(f"what {who} prints", f"{name!r} (is it a dataclass with repr=False?)", printed))
+    if not isinstance(claims, Claims):
+        raise ValueError(must_be(f"claims of {who}", "saccade.claims.Claims", claims))
+    for each in inputs:
         if each not in (known := input_sizes(1, 1, 1, 1)):
             raise ValueError(unknown(f"input of {who}", each, known))
 

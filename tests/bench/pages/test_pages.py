@@ -44,10 +44,8 @@ def test_the_picture_is_there_and_small(name):
 def test_the_small_picture_is_there_and_twice_as_fine_as_it_is_shown(name):
     path = DOCS / SMALL / f"{name}.png"
     assert path.is_file(), "make docs"
-    assert 1_000 < path.stat().st_size < 25_000
-    drawn = image.imread(path)
-    assert drawn.shape[:2] == (2 * CELLS + 2, 2 * WIDTH)
-    assert drawn.std() > 0.05
+    assert path.stat().st_size < 25_000
+    assert image.imread(path).shape[:2] == (2 * CELLS + 2, 2 * WIDTH)
 
 
 def test_there_are_no_pages_of_what_is_gone():

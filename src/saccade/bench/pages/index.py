@@ -30,6 +30,7 @@ FAMILIES = {
     "reordered products": "Without a softmax over pairs, keys and values are summed once, for all queries.",
     "synthesizers": "Weights come without a comparison of queries with keys.",
     "mixtures": "Several mechanisms in one layer, each on heads of its own.",
+    "others": "What belongs to none of these.",
 }
 """In the order of the page; a family that is not here stands behind, without a word."""
 
