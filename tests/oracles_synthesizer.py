@@ -17,7 +17,7 @@ def dense(q: Tensor, k: Tensor, row: int, head: int, given: Given) -> Tensor:
 
 
 def factorised_dense(q: Tensor, k: Tensor, row: int, head: int, given: Given) -> Tensor:
-    """Section 3.4.1: each number of F_A repeated, times F_B tiled. `a_weight` [h d a], `a_bias` [h a], and those of b."""
+    """Section 3.4.1: each number of F_A repeated, times F_B tiled. `a_weight` [h d a], `a_bias` [h a], so b."""
     hidden = torch.where(q > 0, q, torch.zeros_like(q))
     a, b = ((hidden[:, None] * given[f"{name}_weight"][head]).sum(0) + given[f"{name}_bias"][head] for name in "ab")
     return torch.cat([one * b for one in a])[: len(k)]

@@ -90,7 +90,7 @@ class SynthesizerLayer(AttentionLayer):
     def _attended(
         self,
         q: Float[Tensor, "b h q d"],
-        k: Float[Tensor, "b g k d"],
+        k: Float[Tensor, "b g k f"],
         v: Float[Tensor, "b g k e"],
         key_mask: Bool[Tensor, "b k"] | None,
         causal: bool,
@@ -108,7 +108,7 @@ class SynthesizerLayer(AttentionLayer):
         ]
         reads = self.spec.inputs
         plan = Plan(
-            tuple(part.logits for part in self._parts()), tuple(map(len, given)), queries, group, causal, q_start
+            tuple(part.logits(keys) for part in self._parts()), tuple(map(len, given)), queries, group, causal, q_start
         )
         out = synthesized(
             q.to(v.dtype).unflatten(1, (self.kv_heads, group)) if "q" in reads else None,

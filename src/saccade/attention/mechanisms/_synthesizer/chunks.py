@@ -49,6 +49,12 @@ class Logits(ABC):
     """One part of the logits."""
 
     @abstractmethod
+    def whole(
+        self, q: Float[Tensor, "b g s q d"] | None, k: Float[Tensor, "b g k d"] | None, given: Given
+    ) -> Float[Tensor, "*#b g s q k"]:
+        """The definition: all of them at once. It serves `torch.export`, whose graph must fit every length."""
+
+    @abstractmethod
     def add(self, chunk: Chunk, logits: Float[Tensor, "b g s q k"], given: Given, share: Share) -> None:
         """Add them to those of a chunk, as much as their share says."""
 
@@ -110,8 +116,31 @@ def synthesized(
     if 0 in (*shape, v.shape[2]):
         return sum((x[..., :0].sum() for x in (q, k, shares) if x is not None), v[..., :0].sum()).expand(shape)
     if torch.compiler.is_exporting():
-        return _forward(_Call(q, k, v, shares, key_mask, plan, flat))[0]
+        return _exported(q, k, v, shares, key_mask, given, plan)
     return _Synthesized.apply(q, k, v, shares, key_mask, plan, *flat)
+
+
+def _exported(
+    q: Tensor | None,
+    k: Tensor | None,
+    v: Tensor,
+    shares: Tensor | None,
+    real: Tensor | None,
+    given: Sequence[Given],
+    plan: Plan,
+) -> Float[Tensor, "b g s q e"]:
+    """The same in one piece."""
+    parts = [part.whole(q, k, own) for part, own in zip(plan.logits, given, strict=True)]
+    logits = v.new_zeros(*v.shape[:2], plan.group, plan.queries, v.shape[2])
+    for part, share in zip(parts, [1.0] if shares is None else shares.unbind(), strict=True):
+        logits = logits + part * share
+    logits = hide_pairs(
+        logits, None if real is None else real[:, None, None, None], plan.q_start if plan.causal else None
+    )
+    highest = logits.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).min)
+    weights = (logits - highest).exp()
+    total = weights.sum(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
+    return weights @ v[:, :, None] / total
 
 
 class _Cut(NamedTuple):
@@ -143,11 +172,8 @@ class _Call(NamedTuple):
     given: Sequence[Tensor]
 
     def cuts(self) -> Iterator[_Cut]:
-        """All queries; one chunk where the length is not known. Several examples share one if their heads all do."""
-        (b, g, n_k, _), plan, everything = self.v.shape, self.plan, slice(None)
-        if torch.compiler.is_exporting():
-            yield _Cut(everything, everything, slice(0, plan.queries), n_k)
-            return
+        """All queries. Several examples share a chunk if all their heads do."""
+        (b, g, n_k, _), plan = self.v.shape, self.plan
         pairs = pairs_at_a_time(self.v.device)
         rows = rows_at_a_time(plan.queries, n_k, plan.group, plan.causal, pairs)
         heads = max(1, pairs // (plan.group * rows * n_k))

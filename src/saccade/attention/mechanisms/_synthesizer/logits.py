@@ -18,6 +18,13 @@ from saccade.shapes import Float, Tensor
 class DenseLogits(Logits):
     """W2 relu(q) + b2, of which key j takes number j. Given W2 `[g s d k]` and b2 `[g s k]`."""
 
+    def whole(
+        self, q: Float[Tensor, "b g s q d"] | None, k: Float[Tensor, "b g k d"] | None, given: Given
+    ) -> Float[Tensor, "*#b g s q k"]:
+        """As the formula."""
+        assert q is not None
+        return q.relu() @ given[0] + given[1][:, :, None]
+
     def add(self, chunk: Chunk, logits: Float[Tensor, "b g s q k"], given: Given, share: Share) -> None:
         """One product for each head."""
         weight, bias = (x[..., : chunk.end] for x in given)
@@ -51,6 +58,16 @@ class OuterLogits(Logits):
     """a_i b_j for key i * block + j, with a = A relu(q) + a0 and b alike. Given A, a0, B and b0."""
 
     block: int
+    keys: int
+
+    def whole(
+        self, q: Float[Tensor, "b g s q d"] | None, k: Float[Tensor, "b g k d"] | None, given: Given
+    ) -> Float[Tensor, "*#b g s q k"]:
+        """All blocks, and the last one cut off."""
+        assert q is not None
+        one, other = self._factors(q.relu(), given)
+        whole = (one[..., None] * other[..., None, :]).flatten(-2)
+        return whole.index_select(-1, torch.arange(self.keys, device=whole.device))
 
     def add(self, chunk: Chunk, logits: Float[Tensor, "b g s q k"], given: Given, share: Share) -> None:
         """Each a is repeated, b is tiled."""
@@ -101,6 +118,12 @@ class OuterLogits(Logits):
 class TableLogits(Logits):
     """One number for each pair of positions, whatever stands there. Given a table `[g s q k]`."""
 
+    def whole(
+        self, q: Float[Tensor, "b g s q d"] | None, k: Float[Tensor, "b g k d"] | None, given: Given
+    ) -> Float[Tensor, "*#b g s q k"]:
+        """The table."""
+        return given[0]
+
     def add(self, chunk: Chunk, logits: Float[Tensor, "b g s q k"], given: Given, share: Share) -> None:
         """The same for all examples."""
         table = given[0][:, :, chunk.rows, : chunk.end]
@@ -124,6 +147,12 @@ class TableLogits(Logits):
 
 class LowRankLogits(Logits):
     """A table that is a product of few columns. Given R1 `[g s q r]` and R2 `[g s k r]`."""
+
+    def whole(
+        self, q: Float[Tensor, "b g s q d"] | None, k: Float[Tensor, "b g k d"] | None, given: Given
+    ) -> Float[Tensor, "*#b g s q k"]:
+        """The product."""
+        return given[0] @ given[1].mT
 
     def add(self, chunk: Chunk, logits: Float[Tensor, "b g s q k"], given: Given, share: Share) -> None:
         """Made once for all examples."""
@@ -157,6 +186,14 @@ class DotLogits(Logits):
     """q . k times a scale."""
 
     scale: float
+
+    def whole(
+        self, q: Float[Tensor, "b g s q d"] | None, k: Float[Tensor, "b g k d"] | None, given: Given
+    ) -> Float[Tensor, "*#b g s q k"]:
+        """All products."""
+        assert q is not None
+        assert k is not None
+        return q @ k[:, :, None].mT * self.scale
 
     def add(self, chunk: Chunk, logits: Float[Tensor, "b g s q k"], given: Given, share: Share) -> None:
         """One product for each key head."""

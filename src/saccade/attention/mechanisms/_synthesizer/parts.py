@@ -52,10 +52,9 @@ class Part(nn.Module, ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     places: ClassVar[bool] = False
 
-    @property
     @abstractmethod
-    def logits(self) -> Logits:
-        """How they are made."""
+    def logits(self, keys: int) -> Logits:
+        """How they are made for so many keys."""
 
     @abstractmethod
     def given(self, queries: slice, keys: int) -> tuple[Float[Tensor, "h ..."], ...]:
@@ -72,8 +71,7 @@ class DensePart(Part):
         self.weight = nn.Parameter(_he_normal(sizes.heads, sizes.head_dim, sizes.max_length))
         self.bias = nn.Parameter(torch.zeros(sizes.heads, sizes.max_length))
 
-    @property
-    def logits(self) -> DenseLogits:
+    def logits(self, keys: int) -> DenseLogits:
         """A number for each key."""
         return DenseLogits()
 
@@ -96,15 +94,14 @@ class FactorisedDensePart(Part):
         self.b_weight = nn.Parameter(_he_normal(sizes.heads, sizes.head_dim, sizes.block))
         self.b_bias = nn.Parameter(torch.zeros(sizes.heads, sizes.block))
 
-    @property
-    def logits(self) -> OuterLogits:
+    def logits(self, keys: int) -> OuterLogits:
         """A product for each key."""
-        return OuterLogits(self.block)
+        return OuterLogits(self.block, keys)
 
     def given(self, queries: slice, keys: int) -> tuple[Tensor, ...]:
-        """Only as many of a as there are blocks of keys."""
-        blocks = -(-keys // self.block)
-        return _first(self.a_weight, 2, blocks), _first(self.a_bias, 1, blocks), self.b_weight, self.b_bias
+        """Only as many of a as there are blocks of keys; all for an exported graph, whose length is open."""
+        blocks = self.a_bias.shape[1] if torch.compiler.is_exporting() else -(-keys // self.block)
+        return self.a_weight[..., :blocks], self.a_bias[:, :blocks], self.b_weight, self.b_bias
 
 
 class RandomPart(Part):
@@ -116,8 +113,7 @@ class RandomPart(Part):
         super().__init__()
         self.table = nn.Parameter(torch.empty(sizes.heads, sizes.max_length, sizes.max_length).normal_())
 
-    @property
-    def logits(self) -> TableLogits:
+    def logits(self, keys: int) -> TableLogits:
         """A number for each pair of positions."""
         return TableLogits()
 
@@ -139,8 +135,7 @@ class FixedPart(Part):
         for head, own in enumerate([] if table.is_meta else table):
             own.copy_(_drawn((sizes.seed, sizes.layer, head), own.shape))
 
-    @property
-    def logits(self) -> TableLogits:
+    def logits(self, keys: int) -> TableLogits:
         """A number for each pair of positions."""
         return TableLogits()
 
@@ -160,8 +155,7 @@ class FactorisedRandomPart(Part):
         self.rows = nn.Parameter(torch.empty(shape).normal_(std=scale))
         self.columns = nn.Parameter(torch.empty(shape).normal_(std=scale))
 
-    @property
-    def logits(self) -> LowRankLogits:
+    def logits(self, keys: int) -> LowRankLogits:
         """A product for each pair of positions."""
         return LowRankLogits()
 
@@ -179,8 +173,7 @@ class DotPart(Part):
         super().__init__()
         self.scale = 1 / math.sqrt(sizes.head_dim)
 
-    @property
-    def logits(self) -> DotLogits:
+    def logits(self, keys: int) -> DotLogits:
         """A product for each query and key."""
         return DotLogits(self.scale)
 
@@ -235,11 +228,15 @@ def _drawn(key: tuple[int, ...], shape: torch.Size) -> Float[Tensor, "n n"]:
 
 
 def _first(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
+    return _taken(x, axis, 0, count)
+
+
+def _taken(x: Float[Tensor, "..."], axis: int, start: int, stop: int) -> Float[Tensor, "..."]:
+    if torch.compiler.is_exporting():  # a slice of everything is another view than one of less: no graph fits both
+        return x.index_select(axis, torch.arange(start, stop, device=x.device))
     # A slice of everything is left out: its gradient would be copied into zeros of the same size.
-    return x if not torch.compiler.is_exporting() and x.shape[axis] == count else x.narrow(axis, 0, count)
+    return x if (start, stop) == (0, x.shape[axis]) else x.narrow(axis, start, stop - start)
 
 
 def _rows(table: Float[Tensor, "h n f"], queries: slice) -> Float[Tensor, "h q f"]:
-    if not torch.compiler.is_exporting() and queries == slice(0, table.shape[1]):
-        return table
-    return table[:, queries]
+    return _taken(table, 1, queries.start, queries.stop)
