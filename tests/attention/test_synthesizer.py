@@ -104,7 +104,7 @@ def test_it_never_reads_what_it_does_not_name(kind):
 
 def test_logits_of_factorised_dense_all_differ():
     """Known defect of ports: with both factors tiled, few products are different."""
-    q, k, v, _ = inputs(2, 16)
+    q, _, v, _ = inputs(2, 16)
     layer = layer_of(text("factorised_dense", 16))
     weights = implied_weights(layer, {"q": q, "v": v})
     assert all(len(row.unique()) == 16 for row in weights.flatten(0, 2))

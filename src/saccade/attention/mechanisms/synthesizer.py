@@ -165,11 +165,7 @@ class SynthesizerLayer(AttentionLayer):
         state: KeyValues,
         key_mask: Bool[Tensor, "b 1"] | None = None,
     ) -> tuple[Float[Tensor, "b h 1 e"], KeyValues]:
-        """The query at its position, with all tokens up to it.
-
-        Raises:
-            ValueError: no position is left before `max_length`.
-        """
+        """The query at its position, with all tokens up to it; an error behind `max_length`."""
         q, k = self._asked(q, k, v)
         validate_step(q, k, v, key_mask)
         (b, g, _, e), d = v.shape, self._kept_dim
@@ -250,11 +246,7 @@ class SynthesizerAttention(Mechanism):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse unknown parts, and options that nothing reads.
-
-        Raises:
-            ValueError: what is wrong, and what is allowed.
-        """
+        """Refuse unknown parts, and options that nothing reads."""
         for part in self.parts:
             if part not in PARTS:
                 raise ValueError(unknown("part of kind", part, PARTS))
