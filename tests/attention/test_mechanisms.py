@@ -29,6 +29,7 @@ NAMES = (
     "linformer",
     "compressed",
     "linear",
+    "synthesizer",
     "mixed",
 )
 

@@ -20,6 +20,7 @@ from saccade.attention.mechanisms.sparse import (
     SparseTransformerAttention,
     StridedAttention,
 )
+from saccade.attention.mechanisms.synthesizer import SynthesizerAttention
 
 MECHANISMS |= {
     "full": FullAttention,
@@ -35,6 +36,7 @@ MECHANISMS |= {
     "linformer": LinformerAttention,
     "compressed": CompressedAttention,
     "linear": LinearAttention,
+    "synthesizer": SynthesizerAttention,
     "mixed": MixedAttention,
 }
 
