@@ -85,7 +85,7 @@ def _training(recipe: Recipe, on_step: OnStep | None) -> dict[str, Any]:
 
 def _speed(plan: Plan, cell: Cell, recipe: Recipe) -> dict[str, Any]:
     """Rounds in which the mechanism and dense attention take turns at a training step and a forward pass."""
-    data, device = load_data(recipe.data), process_state().device
+    data, device = load_data(recipe.data), torch.device(process_state().device or "cpu")
     dense = replace(recipe, model=replace(recipe.model, mechanism=BASELINE))
     sides = {"": recipe, "dense_": dense}
     found: dict[str, Any] = {

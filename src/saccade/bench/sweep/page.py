@@ -1,5 +1,6 @@
 """The page of a sweep, a function of its plan and records alone: tables, pictures and what may be concluded."""
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -96,19 +97,21 @@ def _head(plan: Plan, path: Path, records: Records, name: str) -> str:
     done = [record for record in records.values() if record["status"] == DONE]
     hours = sum(record["seconds"] for record in records.values()) / 3600
     frame = plan.frame
+    threads = f"{frame.threads} thread{'s' * (frame.threads > 1)}"
     return f"""# Results
 
-Written by `saccade sweep` from [its records]({name}.jsonl), one a line, each with settings, machine, versions, seed and
-date; the plan is `{path.as_posix()}`. {len(done)} of {len(records)} records are whole, made in {hours:.1f} hours. A training has
-{frame.threads} thread{"s" * (frame.threads > 1)}; speed is measured with {frame.speed_threads}.
+Written by `saccade sweep` from [its records]({name}.jsonl), one a line, each with settings, machine, versions, seed
+and date; the plan is `{path.as_posix()}`. {len(done)} of {len(records)} records are whole, made in {hours:.1f} hours.
+A training has {threads}; speed is measured with {frame.speed_threads}.
 
 - machine: {"; ".join(_unique(_place(record) for record in done)) or "none yet"}
 - versions: {"; ".join(_unique(_versions(record) for record in done)) or "none yet"}
 
 Test accuracy is the mean over the seeds ± their standard deviation. Validation chose who went on; the test had no say.
-Speed and memory are those of a whole training step (of a forward pass for inference), dense attention (`full`) being 1,
-in rounds in which the two took turns; in brackets the range that holds the true median with 98 % confidence. Memory is the
-most that torch held in two training steps, with weights and optimiser."""
+Speed is that of a training step (and of a forward pass, for inference) of the whole model, dense attention (`full`)
+being 1, in rounds in which the two took turns; in brackets the range that holds the true median with 98 % confidence.
+The row of `full` is dense attention against itself: what differs from 1 there is noise. Memory is the most that torch
+held in two training steps, with weights and optimiser, next to dense attention's."""
 
 
 def _task(plan: Plan, records: Records, task: str, name: str, pictures: Sequence[str]) -> str:
@@ -116,14 +119,11 @@ def _task(plan: Plan, records: Records, task: str, name: str, pictures: Sequence
     lines = [f"## {task}", "", *_facts(plan.recipes[task], _of(records, task)), ""]
     if not rows:
         return "\n".join([*lines, "Not run yet."])
-    table = [
-        COLUMNS,
-        ("---", *["---:"] * (len(COLUMNS) - 1)),
-        *(_cells(row) for row in rows if row.scores or row.speed),
-    ]
-    lines += [f"| {' | '.join(row)} |" for row in table] if len(table) > 2 else []
+    cells = [_cells(row) for row in rows if row.scores or row.speed]
+    table = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *cells] if cells else []
+    lines += [f"| {' | '.join(row)} |" for row in table]
     troubles = [f"- `{row.mechanism}`: {trouble}" for row in rows for trouble in row.trouble]
-    lines += ["", *troubles] if troubles else []
+    lines += [*([""] if cells else []), *troubles]
     picture = _picture(pictures, f"{name}-{task}.png", f"Speed, score and memory on {task}")
     return "\n".join([*lines, *(["", picture] if picture else [])])
 
@@ -152,7 +152,7 @@ def _cells(row: Standing) -> tuple[str, ...]:
         f"{row.steps_per_second:.2f}" if row.speed else "-",
         _ratio(row, "step"),
         _ratio(row, "inference"),
-        f"{row.memory:.2f} ({row.speed['peak_bytes'] / 1e6:.0f} MB)" if row.speed and row.memory == row.memory else "-",
+        _memory(row),
         f"{row.parameters:,}" if row.parameters else "-",
     )
 
@@ -160,6 +160,11 @@ def _cells(row: Standing) -> tuple[str, ...]:
 def _ratio(row: Standing, what: str) -> str:
     ratio = row.ratio(what)
     return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})" if ratio else "-"
+
+
+def _memory(row: Standing) -> str:
+    known = row.speed and not math.isnan(row.memory)
+    return f"{row.memory:.2f} ({row.speed['peak_bytes'] / 1e6:.0f} MB)" if row.speed and known else "-"
 
 
 def _conclusions(plan: Plan, records: Records) -> str:
@@ -181,8 +186,8 @@ One row, score and speed; the mechanism is written as in the table, and the seed
 saccade sweep {path.as_posix()} --out runs/again {row} --seed {plan.frame.seeds[0]}
 ```
 
-`--only first` trains it alone, `--only speed` measures it alone. On one machine and with the same versions a training comes
-out the same to the last digit, however many run at a time. The whole page; the same line goes on where it was stopped:
+`--only first` trains it alone, `--only speed` measures it alone. On one machine and with the same versions a training
+comes out the same to the last digit, however many run at a time. The whole page; stopped, the same line goes on:
 
 ```
 saccade sweep {path.as_posix()} --out runs/results --jobs 2 --report docs/results.md

@@ -179,8 +179,10 @@ def _mechanisms(frame: Frame, source: Source) -> tuple[str, ...]:
         if name not in MECHANISMS:
             raise ValueError(f"{source.origin(f'options.{name}')}: {unknown('mechanism', name, MECHANISMS)}")
     names = list(MECHANISMS) if frame.mechanisms == "all" else frame.mechanisms
-    found = [canonical(options.get(name, name)) for name in (BASELINE, *names)]
-    return tuple(dict.fromkeys(found))
+    try:
+        return tuple(dict.fromkeys(canonical(options.get(name, name)) for name in (BASELINE, *names)))
+    except ValueError as error:
+        raise ValueError(f"{source.origin('mechanisms')}: {error}") from None
 
 
 def _recipe(source: Source, name: str) -> Recipe:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _work(plan: Plan, cell: Cell, out: Path) -> None:
     run_cell(plan, cell, out, on_step)
 
 
-def _context() -> multiprocessing.context.BaseContext:
+def _context() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

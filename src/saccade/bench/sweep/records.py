@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.bench.report import finite
 from saccade.bench.sweep.plan import Cell, Plan
 from saccade.errors import must_be
 from saccade.writing import write
@@ -78,7 +79,7 @@ def waiting(plan: Plan, wanted: Sequence[Cell], records: Records, retry: bool = 
 
 def changed(plan: Plan, cell: Cell, record: Record) -> list[str]:
     """In words, the settings in which a record is not as the plan says."""
-    made, asked = _flat(record["settings"]), _flat(json.loads(json.dumps(plan.settings(cell), default=str)))
+    made, asked = _flat(record["settings"]), _flat(json.loads(json.dumps(finite(plan.settings(cell)))))
     return [
         f"{key} = {made.get(key)!r}, and the plan says {asked.get(key)!r}"
         for key in dict.fromkeys([*asked, *made])

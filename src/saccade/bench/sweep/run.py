@@ -6,8 +6,8 @@ from pathlib import Path
 
 from saccade.bench.sweep.choice import best
 from saccade.bench.sweep.plan import Cell, Plan, canonical, cells
-from saccade.bench.sweep.records import Record, Records, changed, read_records, refuse_changed, waiting
 from saccade.bench.sweep.processes import Tell, run_cells
+from saccade.bench.sweep.records import Record, Records, changed, read_records, refuse_changed, waiting
 from saccade.errors import unknown
 
 PARTS = ("first", "second", "speed")
@@ -104,5 +104,5 @@ def _chosen(plan: Plan, part: str, only: Only) -> list[Cell]:
             raise ValueError(unknown("task", task, plan.recipes))
     mechanisms = [canonical(each) for each in only.mechanisms] or plan.mechanisms
     seeds = only.seeds or plan.frame.seeds
-    found = cells(only.tasks or plan.recipes, mechanisms, {"first": seeds, "second": (), "speed": (None,)}[part])
-    return found
+    own = {"first": seeds, "second": (), "speed": (None,)}[part]
+    return cells(only.tasks or plan.recipes, mechanisms, own)

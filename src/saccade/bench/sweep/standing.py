@@ -65,7 +65,9 @@ class Standing:
 
     def ratio(self, what: str) -> Ratio | None:
         """Speed of `step` or `inference` in the rounds that it shared with dense attention."""
-        return self.speed and speed_ratio(self.speed[f"{what}_seconds"], self.speed[f"dense_{what}_seconds"])
+        if self.speed is None:
+            return None
+        return speed_ratio(self.speed[f"{what}_seconds"], self.speed[f"dense_{what}_seconds"])
 
     @property
     def memory(self) -> float:
