@@ -95,14 +95,14 @@ def _draw(plan: Plan, records: Records, report: Path) -> list[str]:
 
 def _head(plan: Plan, path: Path, records: Records, name: str) -> str:
     done = [record for record in records.values() if record["status"] == DONE]
-    hours = sum(record["seconds"] for record in records.values()) / 3600
+    dates = sorted(record["date"][:10] for record in done) or ["-"]
     frame = plan.frame
     threads = f"{frame.threads} thread{'s' * (frame.threads > 1)}"
     return f"""# Results
 
 Written by `saccade sweep` from [its records]({name}.jsonl), one a line, each with settings, machine, versions, seed
-and date; the plan is `{path.as_posix()}`. {len(done)} of {len(records)} records are whole, made in {hours:.1f} hours.
-A training has {threads}; speed is measured with {frame.speed_threads}.
+and date; the plan is `{path.as_posix()}`. {len(done)} of {len(records)} records are whole, made from
+{dates[0]} to {dates[-1]}. A training has {threads}; speed is measured with {frame.speed_threads}.
 
 - machine: {"; ".join(_unique(_place(record) for record in done)) or "none yet"}
 - versions: {"; ".join(_unique(_versions(record) for record in done)) or "none yet"}
@@ -123,7 +123,7 @@ def _task(plan: Plan, records: Records, task: str, name: str, pictures: Sequence
     table = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *cells] if cells else []
     lines += [f"| {' | '.join(row)} |" for row in table]
     troubles = [f"- `{row.mechanism}`: {trouble}" for row in rows for trouble in row.trouble]
-    lines += [*([""] if cells else []), *troubles]
+    lines += ["", *troubles] if cells and troubles else troubles
     picture = _picture(pictures, f"{name}-{task}.png", f"Speed, score and memory on {task}")
     return "\n".join([*lines, *(["", picture] if picture else [])])
 

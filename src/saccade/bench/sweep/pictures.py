@@ -50,6 +50,9 @@ def scores_figure(tasks: Mapping[str, Sequence[Standing]]) -> "Figure | None":
         axis.axis("off")
     for axis, name in zip(axes.flat, names, strict=False):
         _draw(axis, name, scored[name])
+    figure.supxlabel(
+        "test accuracy, % (bar: ± standard error; small dots: seeds; dashed: the commonest class)", fontsize=9
+    )
     return figure
 
 
@@ -71,7 +74,7 @@ def _draw(axis: "Axes", task: str, rows: Sequence[Standing]) -> None:
         axis.scatter(row.score * 100, place, s=26, color=color, zorder=3)
     axis.axvline(rows[0].majority * 100, linestyle="--", linewidth=1, color=GREY)
     axis.set_yticks(range(len(rows)), [row.mechanism for row in reversed(rows)], fontsize=8)
-    axis.set_xlabel("test accuracy, % (bar: ± standard error; dashed: always the commonest class)", fontsize=7)
+    axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_title(task, fontsize=10, loc="left")
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -16,7 +16,6 @@ from pathlib import Path
 from saccade.bench.sweep.cell import outline, run_cell
 from saccade.bench.sweep.plan import Cell, Plan
 from saccade.bench.sweep.records import FAILED, FOLDER, Record, file_name, read_records, write_record
-from saccade.errors import whole_number
 
 Tell = Callable[[str], object]
 
@@ -25,10 +24,8 @@ def run_cells(plan: Plan, waiting: Sequence[Cell], out: Path, jobs: int, tell: T
     """Run cells, so many at a time, until each has its record.
 
     Raises:
-        ValueError: `jobs` is less than 1.
         KeyboardInterrupt: Ctrl-C; the cells in hand are dropped, and every record that was made is kept.
     """
-    whole_number("jobs", jobs)
     context = _context()
     todo, running = list(waiting), dict[int, tuple[Cell, BaseProcess]]()
     clock = _Clock(len(todo), jobs, tell)

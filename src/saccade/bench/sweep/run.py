@@ -8,7 +8,7 @@ from saccade.bench.sweep.choice import best
 from saccade.bench.sweep.plan import Cell, Plan, canonical, cells
 from saccade.bench.sweep.processes import Tell, run_cells
 from saccade.bench.sweep.records import Record, Records, changed, read_records, refuse_changed, waiting
-from saccade.errors import unknown
+from saccade.errors import unknown, whole_number
 
 PARTS = ("first", "second", "speed")
 """Of a sweep: the trainings of all, those of the best, and the measurements, which want the machine for themselves."""
@@ -56,10 +56,11 @@ def sweep(
         All records of the folder.
 
     Raises:
-        ValueError: an unknown part or task, or a record made with other settings.
+        ValueError: an unknown part or task, no job, or a record made with other settings.
         KeyboardInterrupt: Ctrl-C; every record that was made is kept.
         OSError: a record could not be read or written.
     """
+    whole_number("jobs", jobs)
     for part in parts:
         if part not in PARTS:
             raise ValueError(unknown("part", part, PARTS))
