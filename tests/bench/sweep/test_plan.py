@@ -55,16 +55,22 @@ def test_all_is_the_whole_list_with_the_options_of_the_plan(plan_path):
         ("threads=0", "threads must be"),
         ("round=3", "did you mean 'rounds'"),
         ("options.locl=x", "did you mean 'local'"),
-        ("mechanisms=['locl']", "did you mean 'local'"),
+        ("mechanisms=['locl']", "--set mechanisms=['locl']: "),
         ("tasks.more.mechanisms=some", "tasks.more.mechanisms must be one of all, best"),
         ("tasks.more.modell.width=8", "did you mean 'model'"),
         ("tasks.more.model.widht=8", "did you mean 'model.width'"),
+        ("options.local=locl", "--set options.local=locl: "),
+        ("options.local=5", "--set options.local=5: "),
+        ("options=5", "options must be a table, got 5"),
+        ("tasks.more=5", "tasks.more must be a table, got 5"),
+        ("tasks.more.data=5", "tasks.more.data must be a table, got 5"),
         ("tasks=3", "tasks must be at least one table"),
     ],
 )
 def test_what_a_plan_cannot_be(plan_path, override, message):
+    overrides = [override, "mechanisms=all"] if override.startswith("options") else [override]
     with pytest.raises(ValueError, match="--set") as caught:
-        read_plan(plan_path, [override])
+        read_plan(plan_path, overrides)
     assert message in str(caught.value)
 
 

@@ -174,28 +174,42 @@ def canonical(mechanism: str) -> str:
 
 def _mechanisms(frame: Frame, source: Source) -> tuple[str, ...]:
     """Expressions, dense attention first; of a name alone with the options that the plan gives it."""
-    options = source.values.get("options", {})
+    options = _table(source, source.values, "options", "")
     for name in options:
         if name not in MECHANISMS:
             raise ValueError(f"{source.origin(f'options.{name}')}: {unknown('mechanism', name, MECHANISMS)}")
     names = list(MECHANISMS) if frame.mechanisms == "all" else frame.mechanisms
+    return tuple(dict.fromkeys(_expression(source, options, name) for name in (BASELINE, *names)))
+
+
+def _expression(source: Source, options: dict[str, Any], name: str) -> str:
     try:
-        return tuple(dict.fromkeys(canonical(options.get(name, name)) for name in (BASELINE, *names)))
-    except ValueError as error:
-        raise ValueError(f"{source.origin('mechanisms')}: {error}") from None
+        return canonical(options.get(name, name))
+    except (ValueError, TypeError) as error:
+        where = source.origin(f"options.{name}" if name in options else "mechanisms")
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _recipe(source: Source, name: str) -> Recipe:
     """The recipe of a task: its own tables over those of the plan."""
-    task = source.values["tasks"][name]
+    prefix = f"tasks.{name}."
+    task = _table(source, source.values["tasks"], name, "tasks.")
     for key in task:
         if key not in OF_A_TASK:
-            where = f"tasks.{name}.{key}"
-            raise ValueError(f"{source.origin(where)}: {unknown('key', key, OF_A_TASK)}")
-    tables = {key: {**source.values.get(key, {}), **task.get(key, {})} for key in ("data", "model", "training")}
-    prefix = f"tasks.{name}."
+            raise ValueError(f"{source.origin(prefix + key)}: {unknown('key', key, OF_A_TASK)}")
+    tables = {
+        key: {**_table(source, source.values, key, ""), **_table(source, task, key, prefix)}
+        for key in ("data", "model", "training")
+    }
     own = {key.removeprefix(prefix): where for key, where in source.origins.items() if key.startswith(prefix)}
     return config.build(Source(tables, source.name, {**source.origins, **own}), Recipe)
+
+
+def _table(source: Source, values: dict[str, Any], key: str, prefix: str) -> dict[str, Any]:
+    found = values.get(key, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{source.origin(prefix + key)}: {must_be(prefix + key, 'a table', found)}")
+    return found
 
 
 def _stage(source: Source, name: str) -> str:
