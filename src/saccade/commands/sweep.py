@@ -8,11 +8,11 @@ import typer
 
 from saccade.commands.output import FAILED, Overrides, say
 
-EXAMPLE = "saccade sweep recipes/results.toml --out runs/results --jobs 2"
+EXAMPLE = "saccade sweep plans/results.toml --out runs/results --jobs 2"
 
 
 def sweep(
-    plan: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/results.toml.")],
+    plan: Annotated[Path, typer.Argument(help="A TOML file, such as plans/results.toml.")],
     out: Annotated[Path, typer.Option(help="The folder of the records; what is there already is not run again.")],
     report: Annotated[
         Path | None, typer.Option(help="Where the page goes. Otherwise results.md in the folder of the records.")

@@ -4,7 +4,7 @@ from pathlib import Path
 from saccade.bench.sweep.page import to_page, write_page
 from saccade.bench.sweep.records import read_records
 
-PLAN = Path("recipes/plan.toml")
+PLAN = Path("plans/plan.toml")
 
 
 def hand_made(made):
@@ -36,7 +36,7 @@ def test_the_numbers_of_the_page_are_those_of_the_records(plan, made):
     assert "`local(left=2)` went on to the second stage" in page
     assert "machine: Abacus, 2 cores, 8 GB of memory, Loom" in page
     assert "versions: python 3, torch 2, saccade 0" in page
-    assert "saccade sweep recipes/plan.toml --out runs/again --task letters --mechanism 'local(left=2)'" in page
+    assert "saccade sweep plans/plan.toml --out runs/again --task letters --mechanism 'local(left=2)'" in page
 
 
 def test_a_page_is_written_with_pictures_and_the_records_of_the_plan(plan, made, tmp_path):

@@ -7,7 +7,7 @@ from saccade.attention import MECHANISMS
 from saccade.bench.sweep.choice import best, validation_scores
 from saccade.bench.sweep.plan import Cell, read_plan
 
-SHIPPED = Path(__file__).parents[3] / "recipes/results.toml"
+SHIPPED = Path(__file__).parents[3] / "plans/results.toml"
 
 
 def test_a_plan_knows_its_cells(plan):
