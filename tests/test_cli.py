@@ -493,6 +493,16 @@ def test_sweep_fails_where_a_row_does(capsys, tmp_path, rows):
     assert "failed, FloatingPointError: " in shown
 
 
+def test_sweep_that_is_stopped_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saccade.bench.sweep.run.run_cells", stop)
+    (tmp_path / "plan.toml").write_text("[tasks.mine]", encoding="utf-8")
+    assert run(["sweep", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [

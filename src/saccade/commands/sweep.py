@@ -41,7 +41,11 @@ def sweep(
     chosen = list(PARTS) if not parts else [part for part in parts if part != "page"]
     rows = Only(tuple(task or ()), tuple(mechanism or ()), tuple(seed or ()))
     settings = read_plan(plan, overrides or [])
-    records = run_sweep(settings, out, parts=chosen, only=rows, jobs=jobs, retry=retry, redo=redo, tell=_tell)
+    try:
+        records = run_sweep(settings, out, parts=chosen, only=rows, jobs=jobs, retry=retry, redo=redo, tell=_tell)
+    except KeyboardInterrupt:
+        _tell(f"stopped; what is done is in {out}, and the same command goes on")
+        raise
     place = report or out / "results.md"
     write_page(settings, plan, records, place)
     say(f"{len(records)} records in {out}, page: {place}")

@@ -1,7 +1,8 @@
 import json
 from pathlib import Path
 
-from saccade.bench.sweep.page import to_page, write_page
+from saccade.bench.sweep.page import planned, to_page, write_page
+from saccade.bench.sweep.plan import read_plan
 from saccade.bench.sweep.records import read_records
 
 PLAN = Path("plans/plan.toml")
@@ -52,6 +53,12 @@ def test_a_page_is_written_with_pictures_and_the_records_of_the_plan(plan, made,
     # The file of records makes the same page again.
     write_page(plan, PLAN, read_records(tmp_path / "docs/results.jsonl"), tmp_path / "again/results.md")
     assert (tmp_path / "again/results.md").read_text(encoding="utf-8") == page
+
+
+def test_records_of_other_settings_are_not_on_the_page(plan, plan_path, made):
+    other = read_plan(plan_path, ["training.steps=4"])
+    assert planned(plan, hand_made(made))
+    assert planned(other, hand_made(made)) == {}
 
 
 def test_a_page_of_nothing_says_so(plan, tmp_path):

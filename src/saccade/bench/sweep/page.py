@@ -12,7 +12,7 @@ from saccade.bench.sweep.choice import best
 from saccade.bench.sweep.conclusions import NEVER, of_choice, of_task
 from saccade.bench.sweep.pictures import bubbles, scores_figure
 from saccade.bench.sweep.plan import Cell, Plan
-from saccade.bench.sweep.records import DONE, Record, Records, file_name, to_lines
+from saccade.bench.sweep.records import DONE, Record, Records, file_name, matching, to_lines
 from saccade.bench.sweep.standing import Standing, standings
 from saccade.tasks import Recipe
 from saccade.writing import write
@@ -54,10 +54,11 @@ def write_page(plan: Plan, path: Path, records: Records, report: Path) -> None:
 
 
 def planned(plan: Plan, records: Records) -> Records:
-    """The records of cells that the plan has, of both stages and of speed."""
-    chosen = best(plan, records) or []
+    """The records of cells that the plan has, of both stages and of speed, made with its settings."""
+    own = matching(plan, records)
+    chosen = best(plan, own) or []
     cells = {*plan.first(), *plan.second(chosen), *plan.speeds(chosen)}
-    return {cell: record for cell, record in records.items() if cell in cells}
+    return {cell: record for cell, record in own.items() if cell in cells}
 
 
 def to_page(plan: Plan, path: Path, records: Records, name: str, pictures: Sequence[str] = ()) -> str:

@@ -87,6 +87,12 @@ def changed(plan: Plan, cell: Cell, record: Record) -> list[str]:
     ]
 
 
+def matching(plan: Plan, records: Records) -> Records:
+    """The records that were made with the plan's settings."""
+    own = {cell: record for cell, record in records.items() if cell.task in plan.recipes}
+    return {cell: record for cell, record in own.items() if not changed(plan, cell, record)}
+
+
 def refuse_changed(plan: Plan, wanted: Sequence[Cell], records: Records) -> None:
     """Refuse records of other settings.
 

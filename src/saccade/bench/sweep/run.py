@@ -7,7 +7,7 @@ from pathlib import Path
 from saccade.bench.sweep.choice import best
 from saccade.bench.sweep.plan import Cell, Plan, canonical, cells
 from saccade.bench.sweep.processes import Tell, run_cells
-from saccade.bench.sweep.records import Record, Records, changed, read_records, refuse_changed, waiting
+from saccade.bench.sweep.records import Record, Records, changed, matching, read_records, refuse_changed, waiting
 from saccade.errors import unknown, whole_number
 
 PARTS = ("first", "second", "speed")
@@ -88,7 +88,7 @@ def _wanted(plan: Plan, part: str, only: Only, records: Records, tell: Tell) -> 
         return _chosen(plan, part, only)
     if part == "first":
         return plan.first()
-    chosen = best(plan, records)
+    chosen = best(plan, matching(plan, records))
     if chosen is None:
         tell(f"{part}: the best are not known before the first part is done")
     elif part == "second":
