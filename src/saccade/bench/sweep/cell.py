@@ -18,7 +18,7 @@ from saccade.bench.trial import Trial
 from saccade.data import LabelledData
 from saccade.data import load as load_data
 from saccade.tasks import Recipe
-from saccade.tasks.classification import Prepared, fit, prepare, score
+from saccade.tasks.classification import Prepared, Score, fit, prepare, score
 from saccade.tasks.run_folder import DataRecord
 from saccade.training import Interrupted
 from saccade.training.process import process_state
@@ -124,7 +124,7 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _score(prepared: Prepared, split: str) -> Any:
+def _score(prepared: Prepared, split: str) -> Score:
     data = prepared.data
     return score(prepared.model, data.splits[split], data.vocabulary.pad_id, prepared.recipe.training.batch_size)
 

@@ -11,7 +11,7 @@ from saccade.bench.plots import save
 from saccade.bench.sweep.choice import best
 from saccade.bench.sweep.conclusions import NEVER, of_choice, of_task
 from saccade.bench.sweep.pictures import bubbles, scores_figure
-from saccade.bench.sweep.plan import Cell, Plan
+from saccade.bench.sweep.plan import Plan
 from saccade.bench.sweep.records import DONE, Record, Records, file_name, matching, to_lines
 from saccade.bench.sweep.standing import Standing, standings
 from saccade.tasks import Recipe
@@ -200,7 +200,7 @@ def _listed(plan: Plan) -> str:
 
 
 def _of(records: Records, task: str) -> list[Record]:
-    return [record for cell, record in records.items() if isinstance(cell, Cell) and cell.task == task]
+    return [record for cell, record in records.items() if cell.task == task]
 
 
 def _picture(pictures: Sequence[str], name: str, words: str) -> str:

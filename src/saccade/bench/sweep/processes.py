@@ -37,8 +37,9 @@ def run_cells(plan: Plan, waiting: Sequence[Cell], out: Path, jobs: int, tell: T
                 process = context.Process(target=_work, args=(plan, cell, out), daemon=True)
                 process.start()
                 running[process.sentinel] = cell, process
-            for sentinel in wait(list(running)):
-                cell, process = running.pop(sentinel)  # type: ignore[call-overload]
+            ended = wait(list(running))
+            for sentinel in [each for each in running if each in ended]:
+                cell, process = running.pop(sentinel)
                 process.join()
                 clock.done(cell, _ended(plan, cell, out, process.exitcode))
     finally:
