@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from saccade._version import __version__
-from saccade.commands import check, compare, evaluate, measure, show, train
+from saccade.commands import check, compare, evaluate, measure, show, sweep, train
 from saccade.commands.output import BAD_INPUT, FAILED, INTERRUPTED, say
 
 NEEDS_TRAIN = ("accelerate", "datasets", "psutil", "safetensors")
@@ -22,6 +22,7 @@ COMMANDS = {
     measure.cost: measure.COST_EXAMPLE,
     measure.bench: measure.BENCH_EXAMPLE,
     compare.compare: compare.EXAMPLE,
+    sweep.sweep: sweep.EXAMPLE,
     train.train: train.EXAMPLE,
     evaluate.evaluate: evaluate.EXAMPLE,
     check.check: check.EXAMPLE,

@@ -19,13 +19,13 @@ DENSE, OTHER, GREY = "#d55e00", "#0072b2", "#555555"
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
-def comparison_figure(found: Comparison) -> "Figure":
-    """The mechanisms that were trained to the end, as bubbles.
+def comparison_figure(found: Comparison, width: float = 7.2, height: float = 4.6) -> "Figure":
+    """The mechanisms that were trained to the end, as bubbles; width and height in inches.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    figure = new_figure(7.2, 4.6)
+    figure = new_figure(width, height)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     rows = [row for row in found.rows if row.right is not None]

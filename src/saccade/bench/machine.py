@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import torch
@@ -34,11 +35,41 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "saccade": __version__}
 
 
+def commit() -> str | None:
+    """The commit of this package, with a plus where files have changed since; `None` outside a checkout of it."""
+    changed = _git("status", "--porcelain", "--", ".")
+    # A checkout around an installed package is somebody else's.
+    if changed is None or not _git("ls-files", "--", "bench/machine.py"):
+        return None
+    head = _git("rev-parse", "--short=12", "HEAD")
+    return f"{head}+" if changed and head else head
+
+
+def total_memory() -> int | None:
+    """Bytes of memory of this machine; `None` where the system does not tell."""
+    return _memory("MemTotal:")
+
+
 def free_memory() -> int | None:
     """Bytes that can still be taken on this machine; `None` where the system does not tell."""
+    return _memory("MemAvailable:")
+
+
+def _memory(name: str) -> int | None:
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text(encoding="utf-8").splitlines() if meminfo.is_file() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), None)
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints in the folder of the package; `None` without git, or outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _cpu_name() -> str:

@@ -170,15 +170,15 @@ def _record(found: Comparison, row: Row) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         "seeds": {table: found.settings[table]["seed"] for table in ("data", "training") if table in found.settings},
-        "settings": _finite(found.settings),
+        "settings": finite(found.settings),
         "facts": found.facts,
     }
 
 
-def _finite(settings: dict[str, Any]) -> dict[str, Any]:
+def finite(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as JSON can hold them: infinity, such as of a clip that clips nothing, becomes a word."""
     return {
-        name: _finite(value)
+        name: finite(value)
         if isinstance(value, dict)
         else str(value)
         if isinstance(value, float) and not math.isfinite(value)
