@@ -155,7 +155,9 @@ def _exported(
     if pattern in (Full(), Causal()) and fused:
         return plain(q, *hide(k, v, key_mask), pattern == Causal(), key_mask, q_start, scale, bias)
     if bias is not None:
-        raise ValueError(must_be("bias", f"None for {pattern!r} and backend {backend!r} under torch.export", "a tensor"))
+        raise ValueError(
+            must_be("bias", f"None for {pattern!r} and backend {backend!r} under torch.export", "a tensor")
+        )
     return _attend(q, k, v, key_mask, operators.text_of(pattern), backend, q_start, float(scale))
 
 

@@ -262,7 +262,15 @@ class CompressedAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """All but what goes with weights on tokens: those of a convolution may be negative."""
-        return Claims(causal=True, cross=True, any_length=True, any_mask=True, streaming=True, state_size="O(n)")
+        return Claims(
+            causal=True,
+            cross=True,
+            any_length=True,
+            any_mask=True,
+            streaming=True,
+            exportable=True,
+            state_size="O(n)",
+        )
 
     def groups_of(self, kv_heads: int) -> int:
         """Groups of the convolution."""

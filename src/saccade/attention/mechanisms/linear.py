@@ -200,6 +200,7 @@ class LinearAttention(Mechanism):
             normalised=True,
             unordered=True,
             streaming=True,
+            exportable=True,
             state_size="O(1)",
         )
 

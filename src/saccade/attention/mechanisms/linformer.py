@@ -151,7 +151,7 @@ class LinformerAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """Any mask, and other keys than queries. Weights are normalised over rows, and not over tokens."""
-        return Claims(cross=True, any_length=True, any_mask=True)
+        return Claims(cross=True, any_length=True, any_mask=True, exportable=True)
 
     def check(self, keys: int, causal: bool) -> None:
         """Refuse what cannot be projected.
