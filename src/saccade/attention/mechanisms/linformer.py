@@ -97,9 +97,10 @@ class LinformerLayer(AttentionLayer):
 
 
 def _first_columns(matrix: Float[Tensor, "s r n"], length: int) -> Float[Tensor, "s r k"]:
-    # A slice of everything is left out: its gradient would be copied into zeros of the same size. Not in an exported
-    # graph, which has one form for all lengths.
-    return matrix if not torch.compiler.is_exporting() and matrix.shape[2] == length else matrix[:, :, :length]
+    if torch.compiler.is_exporting():  # where a slice of everything would be another view than one of less
+        return matrix.index_select(2, torch.arange(length, device=matrix.device))
+    # A slice of everything is left out: its gradient would be copied into zeros of the same size.
+    return matrix if matrix.shape[2] == length else matrix[:, :, :length]
 
 
 @dataclass(frozen=True, repr=False)
