@@ -189,6 +189,7 @@ class FullAttention(Mechanism):
     """
 
     name = "full"
+    family = "dense"
     score: str = "scaled_dot"
     weights: str = "softmax"
     top_k: int = 64
