@@ -96,7 +96,7 @@ def test_a_model_loaded_in_a_new_process_gives_the_same(tmp_path):
         ("big_bird(block=4)", "compressed"), width=8, heads=2, hidden=8, position="learned", extra_tokens=0
     )
     model = SequenceClassifier(9, 2, settings).double().eval()
-    b, n = Dim("b", min=1), Dim("n", min=1, max=500)
+    b, n = Dim("b", min=1), Dim("n", min=1, max=2048)
     shapes = {"tokens": {0: b, 1: n}, "key_mask": {0: b, 1: n}}
     given = torch.arange(3 * N).view(3, N) % 9, mask(3, N)
     torch.export.save(torch.export.export(model, given, dynamic_shapes=shapes), tmp_path / "model.pt2")
