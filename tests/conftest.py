@@ -36,6 +36,23 @@ def unwritten_memory_is_nan() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def exported_unchecked() -> Iterator[None]:
+    """The run-time type checks know no lengths that may vary, so they are off while `torch.export` traces."""
+    export = torch.export.export
+
+    def unchecked(*args: object, **options: object) -> object:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return export(*args, **options)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.export, "export", unchecked)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_in_workspaces() -> None:
     """So that they, too, start as NaN."""

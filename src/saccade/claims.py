@@ -24,7 +24,8 @@ class Claims:
         streaming: `step` one token at a time equals the causal whole; the layer has `initial_state`, `prefill`
             and `step`.
         shared_qk: queries are keys as well: the layer reads q and v, and takes anything for k.
-        exportable: `torch.export` takes its module with a length that is not fixed, and what comes out gives the same.
+        exportable: `torch.export` takes its module with a batch and a length that are not fixed, for inference, and
+            what comes out gives the same. `docs/export.md` has an example.
         state_size: how the decoding state grows with the n tokens behind it; empty without `streaming`.
     """
 
@@ -72,4 +73,5 @@ PROBES: tuple[Probe, ...] = (
     Probe("lengths", "lengths 1, 2, 63, 250 and 1000 work, in any order", ("any_length",), 1e-9, 1e-4),
     Probe("gradients", "gradients equal finite differences, for every input", (), 1e-4, 1e-2),
     Probe("weights", "outputs are means of visible values: weights >= 0 that sum to one", ("normalised",), 1e-9, 1e-4),
+    Probe("export", "what torch.export makes of it gives the same at any length", ("exportable",), 1e-9, 1e-4),
 )

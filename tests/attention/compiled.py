@@ -42,6 +42,13 @@ PATTERNS: dict[str, Pattern] = {
     "edges": Edges(GRAPH),
     "per_head": PerHead([Local(1), Strided(9), Axial(9, 9), Segments(torch.arange(N) // 7) | Global(1)]),
 }
+SMALL = {
+    "linformer": {"rank": 6, "max_length": 100},
+    "sinkhorn": {"block": 16},
+    "lsh": {"bucket": 8, "rounds": 2},
+    "routing": {"clusters": 4},
+}
+"""Options of mechanisms whose defaults are for longer inputs, or take long to trace."""
 MASK = torch.arange(N)[None] < torch.tensor([[N], [50]])
 
 
@@ -75,6 +82,13 @@ def cases() -> Iterator[tuple[str, Case]]:
         layer = MECHANISMS[name](**options).build(H, D, G, E)
         for causal in (False, True):
             yield f"layer {name} {causal}", (lambda *qkv, o=layer, c=causal: o(*qkv, causal=c), inputs())
+    for name, kind in MECHANISMS.items():
+        layer = kind(**SMALL.get(name, {})).build(H, D, G, E).double()
+        causal = kind().claims.causal
+        yield f"{name} masked, in training", (lambda *qkv, o=layer, c=causal: o(*qkv, MASK, c), inputs())
+    for name in ("lsh", "routing", "sinkhorn"):  # each is an operator of its own, without a mask with other inputs
+        layer = MECHANISMS[name]().build(H, D, G, E).double().eval()
+        yield f"{name} alone", (lambda *qkv, o=layer: o(*qkv), inputs())
     encoder = Encoder(width=16, heads=4, layers=2, mechanism=["big_bird(block=4)", "linear"]).double()
     yield "encoder", (encoder, [torch.randn(B, N, 16, generator=DRAWS, dtype=torch.float64, requires_grad=True)])
 
@@ -83,7 +97,9 @@ def found(function: Callable[..., Tensor], given: list[Tensor]) -> list[Tensor]:
     """Output and gradients, with the same dropout each time."""
     torch.manual_seed(5)
     out = function(*given)
-    return [out.detach(), *torch.autograd.grad(out.double().square().sum(), given)]
+    # LSH never reads keys.
+    gradients = torch.autograd.grad(out.double().square().sum(), given, allow_unused=True, materialize_grads=True)
+    return [out.detach(), *gradients]
 
 
 def difference(one: list[Tensor], other: list[Tensor]) -> float:
@@ -119,6 +135,23 @@ def layers_that_share_their_code() -> None:
         layer = MECHANISMS["local"](left=left).build(H, D, G, E)
         fast = torch.compile(layer, backend="aot_eager", fullgraph=True)
         report(f"one code, window {left}", difference([fast(*given)], [layer(*given)]))
+
+
+def centroids_that_move() -> None:
+    """A compiled layer notes for `after_step` what an eager one does, over several steps."""
+    layers = [MECHANISMS["routing"](clusters=4).build(H, D, G, E).double() for _ in range(2)]
+    torch._dynamo.reset()
+    calls = layers[0], torch.compile(layers[1], backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        given = inputs()
+        for layer, call in zip(layers, calls, strict=True):
+            for _ in range(2):
+                call(*given, MASK, True)
+            layer.after_step()
+    report("centroids", difference(*([layer.centroids] for layer in layers)))
+    first = MECHANISMS["routing"](clusters=4).build(H, D, G, E).double()
+    if difference([layers[0].centroids], [first.centroids]) == 0:
+        sys.stdout.write("centroids did not move\n")
 
 
 def masks_that_are_not_needed() -> None:
@@ -164,6 +197,7 @@ def main() -> None:
     several_patterns_through_one_function()
     layers_that_share_their_code()
     masks_that_are_not_needed()
+    centroids_that_move()
     operators_by_themselves()
     sys.stdout.write("compared\n")
 

@@ -7,14 +7,14 @@ import logging
 import math
 from functools import reduce
 from operator import or_
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from saccade.attention.backends import _operators as operators
 from saccade.attention.backends.blockwise import blockwise
-from saccade.attention.backends.dense import Mask, dense, mask_of
+from saccade.attention.backends.dense import Mask, dense, mask_of, plain
 from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
 from saccade.attention.inputs import hide, live_lengths, needed, validate
@@ -82,6 +82,8 @@ def attend(
     if 0 in (*q.shape, *k.shape, *v.shape):
         return _nothing(q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
+    if torch.compiler.is_exporting():
+        return _exported(q, k, v, pattern, key_mask, q_start, scale, bias, dropout, backend)
     if torch.compiler.is_compiling():
         return _traced(q, k, v, pattern, key_mask, q_start, scale, bias, dropout, backend)
     key_mask = needed(key_mask)
@@ -128,6 +130,50 @@ def _traced(
             raise ValueError(must_be("bias", f"None for backend {backend!r}", "a tensor"))
         seed = torch.randint(2**62, ()) if dropout else None
         return operators.visit(q, k, v, key_mask, seed, text, backend, q_start, float(scale), float(dropout))[0]
+
+
+def _exported(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    key_mask: Tensor | None,
+    q_start: int,
+    scale: float,
+    bias: Tensor | None,
+    dropout: float,
+    backend: str,
+) -> Tensor:
+    """The same for `torch.export`, whose graph serves every length: nothing is chosen or made while tracing.
+
+    Where all pairs are seen, or all up to a query's own position, it is torch's kernel, with a mask if one is needed.
+    All else is one operator, which ONNX does not have: for ONNX tiles give way to a mask.
+    """
+    if dropout:
+        raise ValueError(must_be("dropout", "0 under torch.export, which is for inference", dropout))
+    fused = backend in ("auto", "dense") or torch.onnx.is_in_onnx_export()
+    if pattern in (Full(), Causal()) and fused:
+        return plain(q, *hide(k, v, key_mask), pattern == Causal(), key_mask, q_start, scale, bias)
+    if bias is not None:
+        raise ValueError(
+            must_be("bias", f"None for {pattern!r} and backend {backend!r} under torch.export", "a tensor")
+        )
+    return _attend(q, k, v, key_mask, operators.text_of(pattern), backend, q_start, float(scale))
+
+
+@torch.library.custom_op("saccade::attend", mutates_args=())
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, text: str, backend: str, q_start: int, scale: float
+) -> Tensor:
+    """`attend` in an exported graph."""
+    pattern = operators.pattern_of(text)
+    out = attend(q, k, v, pattern, key_mask=key_mask, q_start=q_start, scale=scale, backend=backend)
+    return out.contiguous()
+
+
+@_attend.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *options: Any) -> Tensor:
+    return q.new_empty(*q.shape[:3], v.shape[3])
 
 
 @torch._dynamo.assume_constant_result

@@ -6,6 +6,7 @@ import torch
 
 from saccade.checking.calling import Format, Options, TargetFailure, call, prepared, ready, told
 from saccade.checking.draws import Inputs, between, extended, first, masks
+from saccade.checking.exported import exported
 from saccade.checking.fit import accepts
 from saccade.checking.stream import Stream
 from saccade.checking.target import CODE_FAILED, Forward, Target, describe
@@ -147,6 +148,21 @@ class Subject:
 
         def answer(inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None, causal: bool) -> Tensor:
             return self._answer(forward, ready(inputs, self._form), self._options(key_mask, causal))
+
+        return answer
+
+    def exported(self, inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None, causal: bool) -> Answers:
+        """Calls of the program that `torch.export` makes of a call, with a batch and a length that may vary.
+
+        Raises:
+            TargetFailure: there is none, or it raised.
+        """
+        options = self._options(key_mask, causal)
+        program = exported(self._target, self._fresh(), self._form, ready(inputs, self._form), options)
+
+        def answer(inputs: Inputs, key_mask: Bool[Tensor, "b n"] | None, causal: bool) -> Tensor:
+            out = program(ready(inputs, self._form), self._options(key_mask, causal))
+            return out.to("cpu", torch.float64, copy=True)
 
         return answer
 

@@ -42,8 +42,10 @@ def read_terms(
         causal: True says that the target is always causal, False that causality is not its business.
     """
     missing = {"streaming": cannot_stream} if cannot_stream and claims is None else {}
-    if claims is not None:
-        named = ("causal", "any_length", "unordered", "streaming", "normalised")
+    if claims is None:
+        missing["exportable"] = "it has no claims, which alone could name exportable"
+    else:
+        named = ("causal", "any_length", "unordered", "streaming", "normalised", "exportable")
         missing = {name: f"its claims do not name {name}" for name in named if not getattr(claims, name)}
     if not takes("key_mask"):
         missing["key_mask"] = "the signature takes no key_mask"

@@ -186,7 +186,7 @@ def pool(
     x = x.masked_fill(~key_mask[..., None], 0)
     if pooling == "first":
         first = key_mask.int().argmax(1)
-        return x[torch.arange(len(x), device=x.device), first]
+        return x[torch.arange(x.shape[0], device=x.device), first]
     return x.sum(1) / key_mask.sum(1, keepdim=True).clamp(min=1)
 
 

@@ -70,6 +70,8 @@ class Learned(Position):
         if end > len(self.table):
             constraint = f"at most {len(self.table)} (the learned position table)"
             raise ValueError(must_be("length", constraint, end))
+        if torch.compiler.is_exporting():  # where a slice of everything would be another view than one of less
+            return x + self.table.index_select(0, torch.arange(start, end, device=x.device))
         return x + self.table[start:end]
 
 

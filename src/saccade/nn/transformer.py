@@ -166,7 +166,7 @@ class Encoder(nn.Module):
         """The extra tokens and the sequence; they are real in every example, also in one that is all padding."""
         if self.extra is None:
             return x, key_mask
-        extra = self.extra.to(x.dtype).expand(len(x), -1, -1)
+        extra = self.extra.to(x.dtype).expand(x.shape[0], -1, -1)
         key_mask = None if key_mask is None else pad(key_mask, (self.extra_tokens, 0), value=True)
         return torch.cat([extra, x], dim=1), key_mask
 

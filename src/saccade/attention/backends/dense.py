@@ -85,3 +85,27 @@ def _combined(mask: Mask, bound: Bound, q: Tensor, key_mask: Bool[Tensor, "b k"]
         assert allowed is not None
         return allowed
     return bias.to(q.dtype) if allowed is None else bias.to(q.dtype).masked_fill(~allowed, -torch.inf)
+
+
+def plain(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    causal: bool,
+    key_mask: Bool[Tensor, "b k"] | None,
+    q_start: int,
+    scale: float,
+    bias: Float[Tensor, "#b #h #q #k"] | None,
+) -> Float[Tensor, "b h q e"]:
+    """All keys, or those up to each query, for `torch.export`: with lengths that are known when the graph runs."""
+    (n_q, n_k), mask = (q.shape[2], k.shape[2]), None if key_mask is None else key_mask[:, None, None]
+    if causal and not (n_q == n_k and q_start == 0 and mask is None and bias is None):
+        earlier = torch.arange(n_k, device=q.device) <= torch.arange(n_q, device=q.device)[:, None] + q_start
+        mask, causal = earlier if mask is None else earlier & mask, False
+    if mask is not None and bias is None:
+        mask = mask.expand(q.shape[0], 1, n_q, n_k)
+    if bias is not None:
+        mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
+    with torch.autocast(q.device.type, enabled=False):
+        grouped = bool(k.shape[1] != q.shape[1])
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped)

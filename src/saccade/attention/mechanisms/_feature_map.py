@@ -69,12 +69,29 @@ def sums_of(
     k: Float[Tensor, "m k d"], v: Float[Tensor, "m k e"], real: Float[Tensor, "m k 1"] | None, phi: FeatureMap
 ) -> Sums:
     """The sums over all keys of each head; `real` is 0 for hidden ones and 1 for others."""
+    if torch.compiler.is_exporting():
+        phi_k = exported_features("k", k, real, phi)
+        return Sums(phi_k.mT @ v, phi_k.sum(1)[..., None])
     return Sums(*_SumsOf.apply(k.contiguous(), v.contiguous(), real, phi))
 
 
 def asked(q: Float[Tensor, "m q d"], sums: Sums, phi: FeatureMap, least: float = 0.0) -> Float[Tensor, "m q e"]:
     """What each query gets from the sums of its head, divided as `divisor` says; zeros where they are empty."""
+    if torch.compiler.is_exporting():
+        phi_q = exported_features("q", q, None, phi)
+        return phi_q @ sums.s / divisor(phi_q @ sums.z, least)
     return _Asked.apply(q.contiguous(), *sums, phi, least)
+
+
+def exported_features(
+    name: str, x: Float[Tensor, "m n d"], real: Float[Tensor, "m n 1"] | None, phi: FeatureMap
+) -> Float[Tensor, "m n f"]:
+    """The features of all rows at once, zero for hidden ones, for `torch.export`.
+
+    A graph holds no loop whose turns follow a length that may vary, so there features take memory: O(n f).
+    """
+    found = phi.features(Workspace(x.dtype, x.device), name, x, Cut(slice(0, x.shape[0]), slice(0, x.shape[1])))
+    return found if real is None else found * real
 
 
 def room(like: Tensor) -> Workspace:

@@ -9,7 +9,7 @@ from saccade.attention.dispatch import attend, computed
 from saccade.attention.layout import layout
 from saccade.attention.mechanism import AttentionLayer, Cost, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, kept, key_values
-from saccade.attention.patterns import Full, Pattern
+from saccade.attention.patterns import Full, Pattern, parse
 from saccade.attention.record import Record
 from saccade.attention.states import validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -17,7 +17,10 @@ from saccade.shapes import Bool, Float, Tensor
 
 
 def pattern_claims(pattern: Pattern) -> Claims:
-    """What softmax attention under a pattern promises: all, and a state of its window if its causal form has one."""
+    """What softmax attention under a pattern promises: all, and a state of its window if its causal form has one.
+
+    An exported graph holds a pattern as text, so one that carries a tensor cannot be in it.
+    """
     keep = kept(pattern.causal())
     return Claims(
         causal=True,
@@ -27,8 +30,16 @@ def pattern_claims(pattern: Pattern) -> Claims:
         normalised=True,
         exact=True,
         streaming=True,
+        exportable=_is_text(pattern),
         state_size="O(window)" if keep and keep.limit < math.inf else "O(n)",
     )
+
+
+def _is_text(pattern: Pattern) -> bool:
+    try:
+        return parse(repr(pattern)) == pattern
+    except ValueError:
+        return False
 
 
 class PatternLayer(AttentionLayer):

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from saccade.attention.dispatch import attend
 from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._compressed.groups import StepsCost, convolved, in_steps, steps_cost, windows
+from saccade.attention.mechanisms._compressed.groups import StepsCost, any_real, convolved, in_steps, steps_cost
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
@@ -83,6 +83,8 @@ class CompressedLayer(AttentionLayer):
         key_mask, wide = needed(key_mask), state_dtype(k.dtype)
         with torch.autocast(q.device.type, enabled=False):
             k, v = hide(k, v, key_mask)
+            if torch.compiler.is_exporting() and key_mask is None:  # there are groups of no token: they need a mask
+                key_mask = torch.ones(k.shape[0], k.shape[2], dtype=torch.bool, device=k.device)
             count = self.spec.count(k.shape[2], q_start + q.shape[2] if causal else None)
             found = self._with_null(*self._compress(k.to(wide), v.to(wide), key_mask, count))
             k, v, key_mask = found[0].to(q.dtype), found[1].to(q.dtype), found[2]
@@ -152,9 +154,8 @@ class CompressedLayer(AttentionLayer):
         self, k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None, count: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The first `count` groups, and which of them hold a real token."""
-        stride, shown = self.spec.stride, None
-        if key_mask is not None:
-            shown = windows(key_mask[:, None, :, None], 1, self.spec.taps, stride, count).any(-1)[:, 0]
+        stride = self.spec.stride
+        shown = None if key_mask is None else any_real(key_mask, self.spec.taps, stride, count)
         return convolved(k, self.key_weight, stride, count), convolved(v, self.value_weight, stride, count), shown
 
     def _with_null(
@@ -163,7 +164,7 @@ class CompressedLayer(AttentionLayer):
         """The same with the null key in front, if there is one; its value is zero."""
         if self.null_key is None:
             return k, v, shown
-        null = self.null_key.to(k.dtype)[None, :, None].expand(len(k), -1, -1, -1)
+        null = self.null_key.to(k.dtype)[None, :, None].expand(k.shape[0], -1, -1, -1)
         shown = None if shown is None else pad(shown, (1, 0), value=True)
         return torch.cat([null, k], 2), pad(v, (0, 0, 1, 0)), shown
 
@@ -262,7 +263,15 @@ class CompressedAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """All but what goes with weights on tokens: those of a convolution may be negative."""
-        return Claims(causal=True, cross=True, any_length=True, any_mask=True, streaming=True, state_size="O(n)")
+        return Claims(
+            causal=True,
+            cross=True,
+            any_length=True,
+            any_mask=True,
+            streaming=True,
+            exportable=True,
+            state_size="O(n)",
+        )
 
     def groups_of(self, kv_heads: int) -> int:
         """Groups of the convolution."""

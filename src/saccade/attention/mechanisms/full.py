@@ -24,6 +24,9 @@ from saccade.claims import Claims
 from saccade.errors import must_be, unknown, whole_number
 from saccade.shapes import Bool, Float, Tensor
 
+EVERY, EARLIER = Full(), Causal()
+"""Made once: what is made while `torch.compile` traces has no name in its graph."""
+
 SCORES = ("scaled_dot", "dot", "cosine", "additive")
 WEIGHTS = ("softmax", "relu", "top_k")
 BELONGS_TO = {"top_k": "top_k", "temperature": "cosine", "learn_temperature": "cosine", "hidden": "additive"}
@@ -78,7 +81,7 @@ class ScoredLayer(AttentionLayer):
         """The same for prepared queries and keys."""
         if self.fused:
             assert isinstance(self.score, DotScore)
-            pattern = Causal() if causal else Full()
+            pattern = EARLIER if causal else EVERY
             return attend(q, k, v, pattern, key_mask=key_mask, q_start=q_start, scale=self.score.scale)
         plan = Plan(self.score.pair, self.weighting, causal, q_start)
         parameter = self.score.parameter
@@ -219,9 +222,18 @@ class FullAttention(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        """All that softmax attention under a pattern promises; no key has a place. Only the default is `exact`."""
-        exact = (self.score, self.weights) == ("scaled_dot", "softmax")
-        return replace(pattern_claims(Full()), unordered=True, exact=exact, normalised=self.weights != "relu")
+        """All that softmax attention under a pattern promises; no key has a place. Only the default is `exact`.
+
+        What torch's kernel does not compute is made in chunks, which no exported graph holds.
+        """
+        fused = self.weights == "softmax" and self.score != "additive"
+        return replace(
+            pattern_claims(EVERY),
+            unordered=True,
+            exact=fused and self.score == "scaled_dot",
+            normalised=self.weights != "relu",
+            exportable=fused,
+        )
 
     def build(
         self,

@@ -201,6 +201,7 @@ class LinearAttention(Mechanism):
             normalised=True,
             unordered=True,
             streaming=True,
+            exportable=True,
             state_size="O(1)",
         )
 

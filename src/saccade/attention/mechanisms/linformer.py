@@ -97,6 +97,8 @@ class LinformerLayer(AttentionLayer):
 
 
 def _first_columns(matrix: Float[Tensor, "s r n"], length: int) -> Float[Tensor, "s r k"]:
+    if torch.compiler.is_exporting():  # where a slice of everything would be another view than one of less
+        return matrix.index_select(2, torch.arange(length, device=matrix.device))
     # A slice of everything is left out: its gradient would be copied into zeros of the same size.
     return matrix if matrix.shape[2] == length else matrix[:, :, :length]
 
@@ -151,7 +153,7 @@ class LinformerAttention(Mechanism):
     @property
     def claims(self) -> Claims:
         """Any mask, and other keys than queries. Weights are normalised over rows, and not over tokens."""
-        return Claims(cross=True, any_length=True, any_mask=True)
+        return Claims(cross=True, any_length=True, any_mask=True, exportable=True)
 
     def check(self, keys: int, causal: bool) -> None:
         """Refuse what cannot be projected.

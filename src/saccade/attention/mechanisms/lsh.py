@@ -16,6 +16,7 @@ import torch
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
 from saccade.attention.mechanisms._lsh.buckets import attend_sorted, bucket_in_chunks, first_seen, sort_rows
+from saccade.attention.mechanisms._lsh.compiled import compiled
 from saccade.attention.mechanisms._lsh.hashing import digits, hashed, rotations
 from saccade.attention.mechanisms._lsh.sorted_tiles import Sorted, Window
 from saccade.attention.record import Record
@@ -69,16 +70,17 @@ class LshLayer(AttentionLayer):
         key_mask, wide = needed(key_mask), state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
             queries, values = (_shown(x.to(wide), key_mask) for x in (q, v))
-            found, window = self.sorted(queries.detach(), key_mask, causal)
-            real = (q.shape[2],) * len(q) if key_mask is None else tuple(key_mask.sum(1).tolist())
-            per_head = tuple(count for count in real for _ in range(q.shape[1]))
-            out = attend_sorted(queries.flatten(0, 1), values.flatten(0, 1), found, per_head, window)
+            if torch.compiler.is_compiling():
+                return compiled(self.spec, self.layer, causal, queries, values, key_mask).to(q.dtype)
+            out = attend_sorted(
+                queries.flatten(0, 1), values.flatten(0, 1), *self.sorted(queries.detach(), key_mask, causal)
+            )
             return out.unflatten(0, q.shape[:2]).to(q.dtype)
 
     def sorted(
         self, q: Float[Tensor, "b h n d"], key_mask: Bool[Tensor, "b n"] | None, causal: bool
-    ) -> tuple[Sorted, Window]:
-        """The tokens by (bucket, position), hidden ones behind, and what of them each sees."""
+    ) -> tuple[Sorted, tuple[int, ...], Window]:
+        """The tokens by (bucket, position), hidden ones behind; how many are real; and what of them each sees."""
         spec, n = self.spec, q.shape[2]
         numbers = self.buckets(q, key_mask, causal)
         last = math.prod(spec.digits(n, causal))
@@ -90,8 +92,10 @@ class LshLayer(AttentionLayer):
         elif spec.same_bucket:
             low, high = bucket_in_chunks(at_place, spec.bucket)
             found = found._replace(low=low, high=high)
+        real = (n,) * len(q) if key_mask is None else tuple(key_mask.sum(1).tolist())
+        per_head = tuple(count for count in real for _ in range(q.shape[1]))
         tile, back = spec.tiles(causal)
-        return found, Window(tile, back, causal, spec.unique, 1 / math.sqrt(q.shape[3]))
+        return found, per_head, Window(tile, back, causal, spec.unique, 1 / math.sqrt(q.shape[3]))
 
     def buckets(
         self, q: Float[Tensor, "b h n d"], key_mask: Bool[Tensor, "b n"] | None, causal: bool

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from saccade.attention.inputs import live_lengths, needed, validate_built, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
-from saccade.attention.mechanisms._routing.clusters import even_pairs, nearest
+from saccade.attention.mechanisms._routing.clusters import even_pairs, nearest, width
+from saccade.attention.mechanisms._routing.compiled import compiled
 from saccade.attention.mechanisms._routing.gathered import Routed, Routes, routed
 from saccade.attention.mechanisms._routing.normalised import normalised
 from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attended, for_each
@@ -99,11 +100,13 @@ class RoutingLayer(AttentionLayer):
     ) -> Routed:
         """The output; in training also notes for `after_step`."""
         training, (b, _, n, _) = self.training and torch.is_grad_enabled(), q.shape
-        widths = tuple(self.spec.width(live) for live in live_lengths(key_mask) or (n,) * b)
-        raw, noted = self.spec.scores == "raw", training or counted
-        routes = Routes(self.spec.clusters, causal, self.spec.window, widths, raw, noted)
-        flat = None if k is None else k.flatten(0, 1)
-        found = routed(q.flatten(0, 1), flat, v.flatten(0, 1), self.centroids, key_mask, routes)
+        raw, noted, window = self.spec.scores == "raw", training or counted, self.spec.window
+        inputs = q.flatten(0, 1), None if k is None else k.flatten(0, 1), v.flatten(0, 1), self.centroids, key_mask
+        if torch.compiler.is_compiling():
+            found = compiled(*inputs, causal, window, raw, noted)
+        else:
+            widths = tuple(self.spec.width(live) for live in live_lengths(key_mask) or (n,) * b)
+            found = routed(*inputs, Routes(self.spec.clusters, causal, window, widths, raw, noted))
         if training and found.sums is not None and found.counts is not None:
             notes = torch.cat([found.sums, found.counts[..., None]], 2).unflatten(0, q.shape[:2]).sum(0)
             self._notes = (self._no_notes() if self._notes is None else self._notes).add_(notes)
@@ -302,7 +305,7 @@ class RoutingAttention(Mechanism):
 
     def width(self, live: int) -> int:
         """Queries and keys that a centroid takes of so many tokens."""
-        return -(-live // self.clusters) if self.window is None else min(self.window, live)
+        return width(live, self.clusters, self.window)
 
     def build(
         self,

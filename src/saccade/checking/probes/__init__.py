@@ -10,6 +10,7 @@ from saccade.checking.compare import Finding
 from saccade.checking.probes.batch import batch
 from saccade.checking.probes.chunk import chunk
 from saccade.checking.probes.empty_rows import empty_rows
+from saccade.checking.probes.export import export
 from saccade.checking.probes.gradients import gradients
 from saccade.checking.probes.hidden_nan import hidden_nan
 from saccade.checking.probes.lengths import lengths
@@ -34,4 +35,5 @@ PROBES: dict[str, Check] = {
     "lengths": lengths,
     "gradients": gradients,
     "weights": weights,
+    "export": export,
 }

@@ -41,11 +41,32 @@ def convolved(
     """The first `count` results of a convolution over positions, with weights as `torch.nn.Conv1d` has them."""
     d = x.shape[3]
     groups = weight.shape[0] // weight.shape[1]
+    if torch.compiler.is_exporting():
+        rows = _exported_windows(rearrange(x, "b (s t) n d -> b s n (t d)", s=groups), 2, weight.shape[2], stride)
+        found = torch.einsum("bsmit,soit->bsmo", rows, weight.to(x.dtype).unflatten(0, (groups, -1)))
+        return rearrange(found, "b s m (t d) -> b (s t) m d", d=d)
     rows = windows(x, groups, weight.shape[2], stride, count)
     # One product of matrices, which on a CPU takes a third of the time of torch's strided convolution.
     taps = rearrange(weight.to(x.dtype), "(s o) i t -> s (t i) o", s=groups)
     found = torch.einsum("bsmf,sfo->bsmo", rows, taps)
     return rearrange(found, "b s m (t d) -> b (s t) m d", t=weight.shape[1] // d, d=d)
+
+
+def any_real(key_mask: Bool[Tensor, "b n"], kernel: int, stride: int, count: int) -> Bool[Tensor, "b m"]:
+    """Which of the first `count` kernels cover a real token."""
+    if torch.compiler.is_exporting():
+        return _exported_windows(key_mask, 1, kernel, stride).any(-1)
+    return windows(key_mask[:, None, :, None], 1, kernel, stride, count).any(-1)[:, 0]
+
+
+def _exported_windows(x: Shaped[Tensor, "..."], dim: int, kernel: int, stride: int) -> Shaped[Tensor, "..."]:
+    """What each kernel covers, in a new last axis, for `torch.export`, which may not ask how the length divides.
+
+    There are `n // stride + 2` kernels, one or two more than begin within the sequence, and so never a single one,
+    which a tracer would take for fixed.
+    """
+    more = stride * (x.shape[dim] // stride + 1) + kernel - x.shape[dim]
+    return pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, more)).unfold(dim, kernel, stride)
 
 
 def in_steps(
@@ -70,6 +91,10 @@ def in_steps(
         stride: how many queries in a row see the same keys.
         start: the place of the first query.
     """
+    if torch.compiler.is_exporting():
+        if torch.onnx.is_in_onnx_export():
+            return _masked_steps(q, k, v, key_mask, stride, start)
+        return _in_steps(q, k, v, key_mask, stride, start)
     (b, _, n, _), g = q.shape, k.shape[1]
     blind, start = min(max(0, -start), n), max(0, start)
     first, ahead = (0, start) if start <= stride else divmod(start, stride)
@@ -82,6 +107,32 @@ def in_steps(
     out = attend(turned, k, v, CAUSAL, key_mask=mask, q_start=first, backend=backend)
     out = rearrange(out, "(b g) (x r) t e -> b (g x) (t r) e", b=b, g=g, r=stride)
     return _padded(out[:, :, ahead:end], blind, 0)
+
+
+@torch.library.custom_op("saccade::in_steps", mutates_args=())
+def _in_steps(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, stride: int, start: int) -> Tensor:
+    """The same as one operator of an exported graph, in which the length may vary."""
+    return in_steps(q, k, v, key_mask, stride, start).contiguous()
+
+
+@_in_steps.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, stride: int, start: int) -> Tensor:
+    return q.new_empty(*q.shape[:3], v.shape[3])
+
+
+def _masked_steps(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g m d"],
+    v: Float[Tensor, "b g m e"],
+    key_mask: Bool[Tensor, "b m"] | None,
+    stride: int,
+    start: int,
+) -> Float[Tensor, "b h q e"]:
+    """The same for ONNX, which has no such operator: with a mask over all pairs of queries and keys."""
+    place = torch.arange(q.shape[2], device=q.device)[:, None] + start
+    seen = stride * torch.arange(k.shape[2], device=k.device) <= place
+    bias = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, -torch.inf)
+    return attend(q, k, v, key_mask=key_mask, bias=bias[None, None])
 
 
 def _padded(x: Float[Tensor, "b h n d"], before: int, behind: int) -> Float[Tensor, "b h n2 d"]:

@@ -82,7 +82,7 @@ def attend_sorted(
     Returns:
         Weighted means. A real row that sees nothing gets its own value; a hidden one zeros.
     """
-    return _AmongSorted.apply(q.contiguous(), v.contiguous(), *found, real, window)
+    return AmongSorted.apply(q.contiguous(), v.contiguous(), *found, real, window)
 
 
 def _inverse_norms(x: Float[Tensor, "t d"]) -> Float[Tensor, "t 1"]:
@@ -179,7 +179,7 @@ def _alone(group: Group, lse: Float[Tensor, "t 1"]) -> Bool[Tensor, "t 1"] | Non
     return alone if alone.device.type != "cpu" or bool(alone.any()) else None
 
 
-class _AmongSorted(torch.autograd.Function):
+class AmongSorted(torch.autograd.Function):
     """Attention among sorted rows. Kept are the inputs, the output, the sorted rows and one number for each row."""
 
     @staticmethod

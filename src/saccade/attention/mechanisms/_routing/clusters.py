@@ -42,6 +42,11 @@ class Piece(NamedTuple):
     hidden: Bool[Tensor, "m q2 k"] | None
 
 
+def width(live: int, clusters: int, window: int | None) -> int:
+    """Queries and keys that a centroid takes of so many tokens."""
+    return -(-live // clusters) if window is None else min(window, live)
+
+
 def nearest(products: Float[Tensor, "m n c"], real: Bool[Tensor, "m n"] | None) -> Int[Tensor, "m n"]:
     """The centroid with the largest product, the first of equals; the number behind the last for hidden tokens."""
     label = products.argmax(-1)

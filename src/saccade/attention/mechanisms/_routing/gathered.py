@@ -83,10 +83,12 @@ def routed(
         routes: what to do.
     """
     k = None if k is None else k.contiguous()
-    return Routed(*_Routed.apply(q.contiguous(), k, v.contiguous(), centroids.to(state_dtype(q.dtype)), real, routes))
+    return Routed(
+        *InClusters.apply(q.contiguous(), k, v.contiguous(), centroids.to(state_dtype(q.dtype)), real, routes)
+    )
 
 
-class _Routed(torch.autograd.Function):
+class InClusters(torch.autograd.Function):
     """The same heads and pieces forward and backward. Weights are rebuilt from the log-sum-exp."""
 
     @staticmethod

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
+from saccade.attention import opaque
 from saccade.attention.backends._tiles import Softmax, Workspace, workspace
 from saccade.shapes import Float, Tensor
 
@@ -50,8 +51,10 @@ def attend_sorted(
         causal: whether a query sees its own block only up to itself.
         cut: SortCut: a query sees all sorted blocks, and not its own.
     """
-    flat = (x.contiguous() for x in (q, k, v, order))
-    return _Sorted.apply(*flat, mass, real, _Plan(1 / math.sqrt(q.shape[3]), causal, cut))
+    flat, scale = (x.contiguous() for x in (q, k, v, order)), 1 / math.sqrt(q.shape[3])
+    if torch.compiler.is_compiling():
+        return opaque.run(_named(scale, causal, cut), *flat, mass, real)[0]
+    return _Sorted.apply(*flat, mass, real, _Plan(scale, causal, cut))
 
 
 @dataclass(frozen=True)
@@ -248,3 +251,26 @@ class _Sorted(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, order, mass, real, lse = ctx.saved_tensors
         return *_Call(q, k, v, order, mass, real, ctx.plan).backward(grad.contiguous(), lse), None, None
+
+
+@dataclass(frozen=True)
+class _Opaque(opaque.Opaque):
+    """`_Sorted` for `torch.compile`, which knows no products that are written into a part of a tensor."""
+
+    plan: _Plan
+
+    def forward(self, ctx: Any, *tensors: Any) -> tuple[Tensor, ...]:
+        inputs: Any = (*tensors, self.plan)
+        return (_Sorted.forward(ctx, *inputs),)
+
+    def backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _Sorted.backward(ctx, grad)[:5]
+
+    def empty(self, *tensors: Any) -> tuple[Tensor, ...]:
+        q, _, v = tensors[:3]
+        return (q.new_empty(*q.shape[:3], v.shape[3]),)
+
+
+@torch._dynamo.assume_constant_result
+def _named(scale: float, causal: bool, cut: bool) -> str:
+    return opaque.name_of(_Opaque(_Plan(scale, causal, cut)))

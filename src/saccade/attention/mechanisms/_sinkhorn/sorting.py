@@ -125,6 +125,8 @@ def balanced(
     logits: Float[Tensor, "b h i j"], seen: Bool[Tensor, "#b 1 i j"], iterations: int, causal: bool
 ) -> Float[Tensor, "b h i j"]:
     """The soft permutation: each row sums to one, or to nothing where it sees nothing."""
+    if torch.compiler.is_compiling():  # which keeps what all turns pass through, as it traces no gradient in a gradient
+        return _all_turns(logits, seen, iterations, causal)
     return _Balanced.apply(logits, seen, iterations, causal)
 
 
