@@ -74,8 +74,8 @@ def drawback(mechanism: Mechanism) -> str:
     """Why a mechanism cannot be had by name alone; empty where it can."""
     if missing := set(mechanism.inputs) - {"q", "k", "v"}:
         return f"it reads a {min(missing)} of its own"
-    if missing := {"q", "k"} - set(mechanism.inputs):
-        return f"it does not read the {min(missing)} that the model has learned"
+    if not {"q", "k"} <= set(mechanism.inputs):
+        return "it does not read the keys, which the model has learned"
     with torch.device("meta"):
         if any(True for _ in mechanism.build(heads=2, head_dim=4).parameters()):
             return "its layers learn parameters"
