@@ -1,4 +1,4 @@
-"""Generation: with a cache of any kind as without one, and refused with a way out where a mechanism has no use for it."""
+"""Generation: with a cache of any kind as without one, and a way out where a mechanism has no use for a cache."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import hf_models as hf
 
 import saccade.integrations.transformers  # noqa: F401 - registers
 
-GREEDY = {"max_new_tokens": 9, "do_sample": False}
+GREEDY = {"max_new_tokens": 6, "do_sample": False}
 CACHED = ["full", "local(left=3)", "linear", "longformer(window=4)", "big_bird(block=4)", "strided(stride=3)"]
 CACHED += ["Local(3, 0) | Global(2, rows=False)", "mixed([(local(left=3), 2), (linear, 2)])"]
 
@@ -24,8 +24,9 @@ def prompt(family, padded=False):
     return {"input_ids": hf.tokens(8).masked_fill(~mask, 0), "attention_mask": mask.long()}
 
 
-@pytest.mark.parametrize("family", hf.DECODERS)
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize(
+    ("family", "name"), [(f, n) for f in hf.DECODERS for n in CACHED if f == "whisper" or n in CACHED[:3]]
+)
 def test_generation_with_a_cache_equals_that_without(family, name):
     model, given = hf.DECODERS[family](), prompt(family)
     model.set_attn_implementation(f"saccade:{name}")
@@ -34,8 +35,9 @@ def test_generation_with_a_cache_equals_that_without(family, name):
     assert torch.equal(model.generate(**given, **GREEDY, cache_implementation="static"), wanted)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize(
+    ("family", "name"), [(f, n) for f in ("gpt2", "llama") for n in CACHED if f == "llama" or n in CACHED[:3]]
+)
 def test_logits_with_a_cache_equal_those_without_also_behind_padding_on_the_left(family, name):
     model, given = hf.DECODERS[family](), prompt(family, padded=True)
     model.set_attn_implementation(f"saccade:{name}")
@@ -72,7 +74,7 @@ def test_a_mechanism_of_one_sequence_refuses_a_cache_and_says_what_to_do(family)
     with pytest.raises(ValueError, match=r"without a cache \(use_cache=False\), as sinkhorn"):
         model.generate(**given, **GREEDY)
     out = model.generate(**given, **GREEDY, use_cache=False)
-    assert out.shape[1] >= 9
+    assert out.shape[1] >= 6
 
 
 @pytest.mark.parametrize("name", ["full", "local(left=3)", "linear"])

@@ -60,7 +60,7 @@ def test_local_equals_a_window_that_is_masked(family, padded):
     assert (hf.output(model, given) - wanted).abs().max() > 1e-3, "the window hides something"
 
 
-NAMES = [name for name in ("linear", "longformer(window=6)", "big_bird(block=4)", "strided(stride=3)", "sinkhorn(block=4)")]
+NAMES = ["linear", "longformer(window=6)", "big_bird(block=4)", "strided(stride=3)", "sinkhorn(block=4)"]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "whisper"])
@@ -148,7 +148,28 @@ def test_training_by_checkpoints_gives_the_same_gradients():
     model.set_attn_implementation("saccade:local(left=4)")
     given["use_cache"] = False
     _, wanted = hf.gradients(model, given)
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     _, actual = hf.gradients(model, given)
     for name, gradient in wanted.items():
         close(actual[name], gradient)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_decoder_that_asks_an_encoder_does_so_densely(family, caplog):
+    """A window has no place between two sequences; what has none of its own does."""
+    model = hf.FAMILIES[family](add_cross_attention=True, is_decoder=True)
+    mask = torch.arange(9) < torch.tensor([[9], [4]])
+    encoded = {"encoder_hidden_states": hf.numbers(2, 9, hf.WIDTH), "encoder_attention_mask": mask.long()}
+    given = {**hf.inputs(family), **encoded}
+    outputs = {}
+    for name in ("sdpa", "saccade:full", "saccade:local(left=64)", "saccade:local(left=2)", "saccade:linear"):
+        model.set_attn_implementation(name)
+        outputs[name] = hf.output(model, given)
+    close(outputs["saccade:full"], outputs["sdpa"])
+    close(outputs["saccade:local(left=64)"], outputs["sdpa"])
+    assert "joins two sequences, which local(left=64) does not: it stays dense softmax attention" in caplog.text
+    assert "which linear" not in caplog.text
+    changed = {**given, "encoder_hidden_states": encoded["encoder_hidden_states"].masked_fill(~mask[..., None], 9.0)}
+    for name in ("saccade:local(left=2)", "saccade:linear"):
+        model.set_attn_implementation(name)
+        close(hf.output(model, changed), outputs[name])

@@ -11,6 +11,7 @@ pytest.importorskip("transformers", reason="needs the extra: pip install 'saccad
 import hf_models as hf
 from transformers import AttentionInterface, AttentionMaskInterface
 
+import saccade.integrations.transformers as integration
 from saccade import Global, Local
 from saccade.attention import MECHANISMS
 from saccade.attention.mechanisms.linear import LinearAttention
@@ -79,31 +80,22 @@ def test_register_gives_the_name_of_a_spec_or_a_pattern():
     assert register("linear") == "saccade:linear"
 
 
-def test_a_model_is_saved_as_it_was_and_loaded_by_name_in_another_process(tmp_path):
-    model, text = hf.gpt2(), hf.tokens()
+def test_a_model_is_saved_as_it_was_and_loaded_by_a_name_that_was_not_heard_of_before(tmp_path):
+    model, text, name = hf.gpt2(), hf.tokens(), "saccade:local(left=3)"
     keys = set(model.state_dict())
-    model.set_attn_implementation("saccade:local(left=3)")
-    model(text)
+    model.set_attn_implementation(name)
+    wanted = model(text).logits
     assert set(model.state_dict()) == keys
     model.save_pretrained(tmp_path)
-    torch.save(model(text).logits, tmp_path / "wanted.pt")
-    assert "saccade" not in (tmp_path / "config.json").read_text()  # transformers saves no choice of attention
-    program = f"""
-import torch, hf_models as hf, saccade.integrations.transformers
-from transformers import GPT2LMHeadModel
-options = dict(attn_implementation="saccade:local(left=3)", dtype=torch.float64)
-model = GPT2LMHeadModel.from_pretrained({str(tmp_path)!r}, **options).eval()
-torch.testing.assert_close(model(hf.tokens()).logits, torch.load({str(tmp_path / "wanted.pt")!r}))
-"""
-    result = run(program)
-    assert result.returncode == 0, result.stderr
+    assert "saccade" not in (tmp_path / "config.json").read_text(), "transformers saves no choice of attention"
+    for registry in (AttentionInterface, AttentionMaskInterface):
+        del registry._global_mapping[name]
+    loaded = type(model).from_pretrained(tmp_path, attn_implementation=name, dtype=torch.float64).eval()
+    torch.testing.assert_close(loaded(text).logits, wanted)
 
 
 def run(program):
-    from pathlib import Path
-
-    here = Path(__file__).parent
-    return subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +120,19 @@ def test_a_wrong_name_of_somebody_else_gives_the_error_of_transformers():
         hf.gpt2().set_attn_implementation("sdpaa")
 
 
-def test_without_transformers_the_error_says_what_to_install():
-    program = "import sys; sys.modules['transformers'] = None; import saccade; import saccade.integrations.transformers"
-    result = run(program)
+def test_saccade_does_not_import_transformers_and_says_what_to_install_where_it_is_missing():
+    program = """
+import sys
+import saccade, saccade.nn, saccade.checking, saccade.integrations
+assert "transformers" not in sys.modules
+sys.modules["transformers"] = None
+import saccade.integrations.transformers
+"""
     wanted = "ModuleNotFoundError: saccade.integrations.transformers needs transformers: pip install 'saccade[hf]'"
-    assert wanted in result.stderr
+    assert wanted in run(program).stderr
 
 
-def test_saccade_itself_does_not_import_transformers():
-    program = "import sys, saccade, saccade.nn, saccade.checking, saccade.integrations; assert 'transformers' not in sys.modules"
-    assert run(program).returncode == 0
+def test_public_names_are_sorted_and_real():
+    names = integration.__all__
+    assert names == sorted(names, key=lambda name: (not name[0].isupper(), name))
+    assert all(hasattr(integration, name) for name in names)

@@ -1,4 +1,4 @@
-"""Attention for the modules of transformers by a mechanism of ours: what stands behind `attn_implementation="saccade:..."`.
+"""A mechanism of ours at work in a module of transformers: what stands behind `attn_implementation="saccade:..."`.
 
 A module makes queries, keys and values, moves them by their positions, and calls the function that is registered under
 the name of its attention. Nothing that it asks for is dropped: it is done as asked, or refused with the reason.
@@ -108,7 +108,7 @@ def _refuse(asked: Asked, mask: Tensor | None, options: dict[str, object]) -> No
 def _chosen(
     named: Mechanism, module: nn.Module, asked: Asked, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Mechanism, AttentionLayer]:
-    """The mechanism and the layer of a module: its own, or one by name; dense between sequences that share no places."""
+    """What a module attends by: a layer of its own, or one by name; dense between sequences that share no places."""
     own = getattr(module, LAYER, None)
     if isinstance(own, AttentionLayer):
         return getattr(module, SPEC), own
@@ -142,6 +142,7 @@ def _say_dense(module: str, mechanism: str) -> None:
 
 
 @lru_cache(maxsize=1024)
+@torch.inference_mode(False)  # what is kept serves training, too
 def _built(
     mechanism: Mechanism,
     heads: int,

@@ -1,4 +1,4 @@
-"""What a transformers model asks of attention besides queries, keys and values: who may see whom, without an array of it.
+"""What a model of transformers asks of attention besides its tensors: who may see whom, without an array of it.
 
 transformers builds the mask of a forward pass once, by the mask function that is registered for an attention, and hands
 it to every layer. Ours writes down what is asked: causal or not, further patterns, padding, and where queries stand.
@@ -55,7 +55,8 @@ class Mask(torch.Tensor):
     """
 
     asked: Asked
-    __torch_function__ = torch._C._disabled_torch_function_impl  # what is computed from it is a plain tensor
+    # What is computed from it is a plain tensor.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @staticmethod
     def of(asked: Asked, batch: int, queries: int, keys: int, device: torch.device | str) -> "Mask":
@@ -68,6 +69,13 @@ class Mask(torch.Tensor):
     def contiguous(self, *_: Any, **__: Any) -> "Mask":
         """Itself: generation with a cache of fixed size asks for this."""
         return self
+
+    def to(self, *args: Any, **options: Any) -> "Mask":
+        """The same on another device, for a model that is spread over several."""
+        device = super().to(*args, **options).device
+        real = self.asked.key_mask
+        moved = replace(self.asked, key_mask=None if real is None else real.to(device))
+        return Mask.of(moved, self.shape[0], self.shape[2], self.shape[3], device)
 
 
 def saccade_mask(
@@ -95,8 +103,10 @@ def saccade_mask(
         _: what only other attentions need, such as whether a mask may be left out.
 
     Raises:
-        ValueError: a mask function of which nothing is known.
+        ValueError: a mask function of which nothing is known, or an `attention_mask` of another shape.
     """
+    if attention_mask is not None and attention_mask.ndim != 2:
+        raise ValueError(must_be("attention_mask", "[b n] or [b 1 q k]", f"of shape {tuple(attention_mask.shape)}"))
     sizes = Sizes(batch_size, int(q_offset), q_length, int(kv_offset), kv_length)
     found = [p for p in patterns_of(mask_function, sizes) if p != Full() and not _shows_all(p, sizes)]
     further = tuple(pattern for pattern in found if pattern != Causal())
@@ -164,7 +174,11 @@ def _asked_by(mask: Tensor, causal: bool, batch: int, queries: int, keys: int) -
     seen = seen[:, 0].expand(batch, -1, -1)
     real, start = seen.any(1), keys - queries if causal else 0
     if not bool(real.any(1).all()):
-        raise ValueError(must_be("attention_mask", constraint, "a mask in which nobody sees anything"))
+        raise ValueError(
+            must_be(
+                "attention_mask", constraint, "a mask in which nobody sees anything, as in one of ours that was changed"
+            )
+        )
     whole = real[:, None].expand(-1, queries, -1)
     earlier = torch.ones(queries, keys, dtype=torch.bool, device=mask.device).tril(keys - queries)
     # One query at the end is both; a causal layer then has to know where it stands.

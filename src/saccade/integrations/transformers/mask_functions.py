@@ -20,7 +20,9 @@ from transformers import masking_utils as kinds
 from saccade.attention.patterns import Causal, Full, Local, Pattern, Segments
 from saccade.errors import must_be
 
-READABLE = "causal, bidirectional, a sliding window, chunks, blocks or packed sequences, joined by and_masks or or_masks"
+READABLE = (
+    "causal, bidirectional, a sliding window, chunks, blocks or packed sequences, joined by and_masks or or_masks"
+)
 
 
 @dataclass(frozen=True)

@@ -92,4 +92,6 @@ def _moves(mechanism: Mechanism) -> bool:
     tokens = torch.linspace(-1, 1, 64).reshape(1, 2, 8, 4)
     with torch.random.fork_rng(devices=[]):
         layer(tokens, tokens, tokens)
-    return any(old[name] is not vars(each).get(name) for old, each in zip(before, layer.modules(), strict=True) for name in old)
+    return any(
+        old[name] is not vars(each).get(name) for old, each in zip(before, layer.modules(), strict=True) for name in old
+    )

@@ -67,8 +67,7 @@ class Report:
     rows: tuple[Replacement, ...]
 
     def __str__(self) -> str:
-        head = ("module", "mechanism", "kept", "not read", "new parameters")
-        cells = [head]
+        cells: list[tuple[str, ...]] = [("module", "mechanism", "kept", "not read", "new parameters")]
         for row in self.rows:
             lists = (", ".join(names) or "-" for names in (row.kept, row.unread))
             cells.append((row.module, row.mechanism, *lists, f"{row.added:,}"))
