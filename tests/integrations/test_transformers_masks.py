@@ -121,6 +121,7 @@ def test_a_window_that_hides_nothing_is_none():
         (kinds.sliding_window_causal_mask_function(N), kinds.causal_mask_function),
         (kinds.sliding_window_bidirectional_mask_function(N - 1), kinds.bidirectional_mask_function),
         (kinds.chunked_causal_mask_function(N, torch.zeros(2, dtype=torch.long)), kinds.causal_mask_function),
+        (kinds.and_masks(kinds.packed_sequence_mask_function(IDS * 0)), kinds.bidirectional_mask_function),
     ):
         assert torch.equal(attended("linear", call, function), attended("linear", call, whole))
     for function in (

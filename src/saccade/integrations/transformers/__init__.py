@@ -15,9 +15,10 @@ except ModuleNotFoundError as error:
     reason = "saccade.integrations.transformers needs transformers: pip install 'saccade[hf]'"
     raise ModuleNotFoundError(reason, name=error.name) from error
 
-from saccade.integrations.transformers.names import register, register_all
+from saccade.integrations.transformers.names import register, register_all, register_what_is_asked_for
 from saccade.integrations.transformers.replace import Replacement, Report, replace_attention
 
 __all__ = ["Replacement", "Report", "register", "replace_attention"]
 
 register_all()
+register_what_is_asked_for()

@@ -50,6 +50,7 @@ class Call(NamedTuple):
     dropout: float
 
 
+@torch.compiler.disable  # it decides by what it is asked; mechanisms by themselves can be compiled
 def saccade_attention(
     mechanism: Mechanism,
     module: nn.Module,

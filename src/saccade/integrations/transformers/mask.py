@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade.attention.patterns import Causal, Full, Local, Pattern, Union
+from saccade.attention.patterns import Causal, Full, Local, Pattern, Segments, Union
 from saccade.errors import must_be
 from saccade.integrations.transformers.mask_functions import Sizes, patterns_of
 from saccade.shapes import Bool
@@ -78,6 +78,7 @@ class Mask(torch.Tensor):
         return Mask.of(moved, self.shape[0], self.shape[2], self.shape[3], device)
 
 
+@torch.compiler.disable  # it reads the closures of functions
 def saccade_mask(
     batch_size: int,
     q_length: int,
@@ -121,7 +122,10 @@ def saccade_mask(
 
 
 def _shows_all(pattern: Pattern, sizes: Sizes) -> bool:
-    """Whether a window or a chunk is so large that it hides nothing at these sizes. `Causal()` is told apart."""
+    """Whether a window, a chunk or one document is so large that it hides nothing. `Causal()` is told apart."""
+    if isinstance(pattern, Segments):
+        first = pattern.ids[..., :1]
+        return bool(((pattern.ids == first) & (first >= 0)).all())
     if not isinstance(pattern, Local) or pattern == Causal():
         return False
     left, right = pattern.window

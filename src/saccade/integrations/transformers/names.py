@@ -7,7 +7,7 @@ alone loses its mask, and with it causality; here a name is always in both.
 from functools import partial
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from saccade.attention import MECHANISMS, AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
@@ -16,27 +16,6 @@ from saccade.integrations.transformers.attention import saccade_attention
 from saccade.integrations.transformers.mask import saccade_mask
 
 PREFIX = "saccade:"
-
-
-class _WithOptions(str):
-    """A name that stands for every name with options: asked whether it is the wanted one, it registers that.
-
-    transformers looks a wanted name up in its registry only after comparing it with all that are there, so that the
-    options need not be known before. A wrong one raises the error that says what is wrong.
-    """
-
-    __slots__ = ()
-    __hash__ = str.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        """Whether it is a name of ours; then it is registered."""
-        if isinstance(other, str) and other.startswith(PREFIX):
-            register(other.removeprefix(PREFIX))
-            return True
-        return str.__eq__(self, other)
-
-
-ANY = _WithOptions(f"{PREFIX}MECHANISM(OPTIONS)")
 
 
 def register(mechanism: str | Mechanism | Pattern) -> str:
@@ -62,12 +41,28 @@ def register(mechanism: str | Mechanism | Pattern) -> str:
 
 
 def register_all() -> None:
-    """Register every mechanism of THE LIST that needs no parameters, with its defaults, and names with options."""
+    """Register every mechanism of THE LIST that needs no parameters, with its defaults."""
     for name, kind in MECHANISMS.items():
         if not drawback(kind()):
             register(name)
-    AttentionInterface.register(ANY, partial(saccade_attention, to_mechanism("full")))
-    AttentionMaskInterface.register(ANY, saccade_mask)
+
+
+def register_what_is_asked_for() -> None:
+    """Let a model that is told a name of ours register it before transformers looks it up: so options need no call.
+
+    A wrong name or option raises the error that says what is wrong. Models check names here and nowhere in a forward
+    pass, which compilers trace: a registry that knows names by itself would stop them.
+    """
+    theirs = PreTrainedModel.get_correct_attn_implementation
+    if getattr(theirs, "__module__", None) == __name__:
+        return
+
+    def checked(self: PreTrainedModel, requested_attention: str | None, is_init_check: bool = False) -> str:
+        if requested_attention is not None and requested_attention.startswith(PREFIX):
+            register(requested_attention.removeprefix(PREFIX))
+        return theirs(self, requested_attention, is_init_check)
+
+    PreTrainedModel.get_correct_attn_implementation = checked
 
 
 def drawback(mechanism: Mechanism) -> str:
