@@ -11,7 +11,10 @@ SAYS = {
     "swap_attention.py": "mean difference from dense attention",
     "find_a_leak.py": "leaks",
     "export_model.py": "one graph",
+    "convert_model.py": "regained",
 }
+SMALL = {"convert_model.py": ["--steps=4", "--tune=2", "--width=32", "--layers=2", "--length=64", "--batch=4"]}
+NEEDS = {"convert_model.py": "transformers"}
 
 
 def test_every_example_is_listed():
@@ -20,6 +23,10 @@ def test_every_example_is_listed():
 
 @pytest.mark.parametrize("name", SAYS)
 def test_example_runs(name):
-    result = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=120)
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason="needs the extra: pip install 'saccade[hf]'")
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / name, *SMALL.get(name, [])], capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert SAYS[name] in result.stdout

@@ -36,7 +36,7 @@ def test_the_core_needs_nothing_but_its_three_libraries():
     """Attention, nn and checking import where the extras are not installed."""
     program = """
 import sys
-extras = ["accelerate", "datasets", "matplotlib", "psutil", "rich", "safetensors", "typer", "numpy"]
+extras = ["accelerate", "datasets", "matplotlib", "psutil", "rich", "safetensors", "transformers", "typer", "numpy"]
 sys.modules.update(dict.fromkeys(extras))
 import saccade, saccade.attention, saccade.nn, saccade.checking
 """

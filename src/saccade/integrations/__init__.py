@@ -1,0 +1,1 @@
+"""Saccade in other libraries: each a module that imports its library, and an extra that installs it."""
