@@ -16,15 +16,8 @@ from torch.nn.functional import pad
 from saccade.attention.backends._tiles import Workspace
 from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._feature_map import (
-    CHUNK,
-    ROWS,
-    FeatureMap,
-    Sums,
-    asked,
-    causal_by_features,
-    sums_of,
-)
+from saccade.attention.mechanisms._causal_features import causal_by_features
+from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, Cut, FeatureMap, Sums, asked, sums_of
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -38,14 +31,14 @@ class EluPlusOne(FeatureMap):
         """One feature for each number."""
         return dim
 
-    def features(self, work: Workspace, name: str, x: Float[Tensor, "m n d"]) -> Float[Tensor, "m n d"]:
+    def features(self, work: Workspace, name: str, x: Float[Tensor, "m n d"], cut: Cut) -> Float[Tensor, "m n d"]:
         """exp(x) below zero, x + 1 above."""
         below = torch.clamp(x, max=0, out=work.take(name, *x.shape))
         above = torch.clamp(x, min=0, out=work.take("above", *x.shape))
         return below.mul_(math.log2(math.e)).exp2_().add_(above)
 
     def slope(
-        self, x: Float[Tensor, "m n d"], phi: Float[Tensor, "m n d"], grad: Float[Tensor, "m n d"]
+        self, x: Float[Tensor, "m n d"], phi: Float[Tensor, "m n d"], grad: Float[Tensor, "m n d"], cut: Cut
     ) -> Float[Tensor, "m n d"]:
         """Phi itself below zero, 1 above."""
         return grad.mul_(phi.clamp_(max=1))
@@ -154,7 +147,7 @@ def _causal(
         before = None if real is None else real[:, :q_start]
         earlier = sums_of(k[:, :q_start], v[:, :q_start], before, PHI)
     real = None if real is None else real[:, q_start:end]
-    out = causal_by_features(_flat(q), k[:, q_start:end], v[:, q_start:end], real, earlier, PHI)
+    out = causal_by_features(_flat(q), k[:, q_start:end], v[:, q_start:end], real, earlier, (PHI, PHI))
     return out.unflatten(0, q.shape[:2])
 
 
