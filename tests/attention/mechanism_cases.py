@@ -18,6 +18,7 @@ SPECS = {
     "longformer_default": MECHANISMS["longformer"](),
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
+    "efficient": MECHANISMS["efficient"](),
     "linear": MECHANISMS["linear"](),
     "linformer": MECHANISMS["linformer"](rank=4, max_length=150),
     "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),

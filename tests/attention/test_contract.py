@@ -18,6 +18,7 @@ SMALL = {
     "sparse_transformer": {"stride": 5},
     "longformer": {"window": 8},
     "big_bird": {"block": 8, "random_blocks": 2},
+    "efficient": {},
     "linear": {},
     "linformer": {"rank": 6, "max_length": 2200},
     "compressed": {"stride": 4, "kernel": 5},

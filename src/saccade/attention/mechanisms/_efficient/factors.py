@@ -70,11 +70,11 @@ def _shifts(
 
 
 def normaliser(work: Workspace, by: Factors, z: Float[Tensor, "c d 1"]) -> Float[Tensor, "c n d"]:
-    """The sum of E over all keys, for each query and feature; 1 where there are none. `z` from before each chunk."""
+    """The sum of E over all keys, for each query and feature, and not 0 where there are none."""
     total = work.take("total", *by.own.shape).copy_(by.own).addcmul_(by.begin, z.mT)
     for (of_key, of_query), (_, late) in zip(by.halves, _halved(total), strict=True):
         late.addcmul_(of_query, of_key.sum(1, keepdim=True))
-    return total.masked_fill_(total == 0, 1)
+    return total.clamp_(min=0.5)  # with a key of the size of the peak it is no less than 1
 
 
 def from_normaliser(by: Factors, grad: Float[Tensor, "c n d"], to_k: Float[Tensor, "c n d"]) -> None:

@@ -78,7 +78,7 @@ def lowest(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).min / 4
 
 
-def shift_of(peak: Float[Tensor, "m d 1"]) -> Float[Tensor, "m 1 d"]:
+def shift_of(peak: Float[Tensor, "*m d 1"]) -> Float[Tensor, "*m 1 d"]:
     """What exponents are moved by. Rounded as -c k is, so that no exponent of a key under its peak is above 0."""
     return peak.mT * -LOG2E
 

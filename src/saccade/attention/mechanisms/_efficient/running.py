@@ -43,7 +43,7 @@ def running_softmax(
     return _Running.apply(*flat, earlier.z, earlier.s)[:, :n]
 
 
-def nothing(k: Float[Tensor, "*m n d"], value_dim: int) -> Running:
+def nothing(k: Float[Tensor, "m n d"], value_dim: int) -> Running:
     """The sums over no keys."""
     shape = *k.shape[:-2], k.shape[-1]
     z, s = (k.new_zeros(*shape, dim) for dim in (1, value_dim))
@@ -156,7 +156,9 @@ def _back(
     to_total = shares.div_(total).neg_()
     own = torch.bmm(torch.mul(a, by.begin, out=product).mT, grad, out=work.take("s", *s.shape))
     own_z = torch.mul(to_total, by.begin, out=product).sum(1)[..., None]
-    z_b, s_b = (_carried(work, f"back {n}", x, by.fall, b, -1) for n, x, b in zip("zs", (own_z, own), behind, strict=True))
+    z_b, s_b = (
+        _carried(work, f"back {n}", x, by.fall, b, -1) for n, x, b in zip("zs", (own_z, own), behind, strict=True)
+    )
     to_v.baddbmm_(by.end, s_b)
     to_k.addcmul_(by.end, torch.bmm(v, s_b.mT, out=product).add_(z_b.mT))
     from_normaliser(by, to_total, to_k)
@@ -174,9 +176,11 @@ def _carried(
 
     `carried`, what comes to the first of them, becomes what leaves the last.
     """
-    own, fall = (x.unflatten(0, (len(carried), -1)) for x in (own, fall))
-    found = work.take(f"carried {name}", *own.shape)
-    for chunk in range(own.shape[1])[::step]:
-        found[:, chunk].copy_(carried)
-        carried.mul_(fall[:, chunk]).add_(own[:, chunk])
-    return found.flatten(0, 1)
+    own, fall = (x.unflatten(0, (len(carried), -1)).unbind(1) for x in (own, fall))
+    found = work.take(f"carried {name}", len(carried), len(own) + 1, *carried.shape[1:])
+    into = found.unbind(1)[::step]
+    into[0].copy_(carried)
+    for number, (added, sunk) in enumerate(zip(own[::step], fall[::step], strict=True)):
+        torch.addcmul(added, into[number], sunk, out=into[number + 1])
+    carried.copy_(into[-1])
+    return (found[:, :-1] if step == 1 else found[:, 1:]).flatten(0, 1)
