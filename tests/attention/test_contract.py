@@ -35,6 +35,10 @@ MORE = {
     "full_additive": "full(score='additive', hidden=4)",
     "full_relu": "full(weights='relu')",
     "full_top_k": "full(weights='top_k', top_k=3)",
+    "linear_relu": "linear(feature='relu')",
+    "linear_dpfp": "linear(feature='dpfp', nu=2)",
+    "linear_taylor": "linear(feature='taylor')",
+    "linear_hedgehog": "linear(feature='hedgehog')",
     "mixed_full_sparse": "mixed([(full, 2), (Local(5, 1) | Global(2) | Strided(7, steps=3), 1)])",
     "mixed_relu": "mixed([(linear, 1), (full(weights='relu'), 1), (mixed([(strided(stride=6), 1)]), 1)])",
 }

@@ -136,8 +136,8 @@ def _causal(
     k, v = (x[:, :, q_start:end] for x in (k, v))
     if earlier is not None:
         earlier = Running(*(_for_queries(x, group).flatten(0, 1) for x in earlier))
-    flat = (x.flatten(0, 1) for x in (q, _for_queries(k, group), _for_queries(v, group)))
-    return running_softmax(*flat, earlier).unflatten(0, q.shape[:2])
+    k, v = (_for_queries(x, group).flatten(0, 1) for x in (k, v))
+    return running_softmax(q.flatten(0, 1), k, v, earlier).unflatten(0, q.shape[:2])
 
 
 def _for_queries(x: Float[Tensor, "b g k d"], group: int) -> Float[Tensor, "b h k d"]:

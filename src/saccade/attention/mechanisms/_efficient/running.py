@@ -21,7 +21,7 @@ from saccade.attention.mechanisms._efficient.factors import (
     pairs_of,
 )
 from saccade.attention.mechanisms._efficient.features import Running, lowest, shift_of
-from saccade.attention.mechanisms._feature_map import Cut, cuts, room
+from saccade.attention.mechanisms._feature_map import cuts, room
 from saccade.shapes import Float, Tensor
 
 CHUNK = 64
@@ -31,7 +31,7 @@ CHUNK = 64
 def running_softmax(
     q: Float[Tensor, "m n d"], k: Float[Tensor, "m n d"], v: Float[Tensor, "m n e"], earlier: Running | None
 ) -> Float[Tensor, "m n e"]:
-    """What each query gets from the keys up to its own position, hidden ones at -inf, and from sums over earlier ones."""
+    """What each query gets from the keys up to its own position, and sums over earlier ones; hidden keys are -inf."""
     n = q.shape[1]
     if not n:
         return v
@@ -86,12 +86,12 @@ class _Running(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, shift: Tensor, z: Tensor, s: Tensor) -> Tensor:
         work, out, begun = room(q), torch.empty_like(v), []
-        carried = shift, z, s = [x.clone() for x in (shift, z, s)]
+        carried = [x.clone() for x in (shift, z, s)]
         for cut in cuts(*q.shape[:2]):
             begun += [x[cut.heads].clone() for x in carried]
             q_c, k_c, v_c, out_c = (_chunked(cut.of(x)) for x in (q, k, v, out))
             part = _part(work, q_c, k_c, v_c, *(x[cut.heads] for x in carried))
-            shift[cut.heads].copy_(part.shift)
+            carried[0][cut.heads].copy_(part.shift)
             torch.bmm(part.pairs, v_c, out=out_c).baddbmm_(part.a.mul_(part.by.begin), part.s)
         ctx.save_for_backward(q, k, v, *begun)
         return out
