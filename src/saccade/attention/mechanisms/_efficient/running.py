@@ -176,11 +176,11 @@ def _carried(
 
     `carried`, what comes to the first of them, becomes what leaves the last.
     """
-    own, fall = (x.unflatten(0, (len(carried), -1)).unbind(1) for x in (own, fall))
-    found = work.take(f"carried {name}", len(carried), len(own) + 1, *carried.shape[1:])
+    chunks = zip(*(x.unflatten(0, (len(carried), -1)).unbind(1)[::step] for x in (own, fall)), strict=True)
+    found = work.take(f"carried {name}", len(carried), len(own) // len(carried) + 1, *carried.shape[1:])
     into = found.unbind(1)[::step]
     into[0].copy_(carried)
-    for number, (added, sunk) in enumerate(zip(own[::step], fall[::step], strict=True)):
+    for number, (added, sunk) in enumerate(chunks):
         torch.addcmul(added, into[number], sunk, out=into[number + 1])
     carried.copy_(into[-1])
     return (found[:, :-1] if step == 1 else found[:, 1:]).flatten(0, 1)
