@@ -44,14 +44,17 @@ def factors(
 ) -> tuple[Factors, Float[Tensor, "m 1 d"]]:
     """The factors of all chunks of some heads, from the shifts before them; and the shifts behind them."""
     row, before, behind = _shifts(work, k, shift)
-    own, begin, end, *levels = exponents = work.take("factors", k.shape[1].bit_length() + 2, *k.shape)
+    exponents = work.take("factors", k.shape[1].bit_length() + 2, *k.shape)
+    own, begin, end, *levels = exponents
     torch.add(row, k, alpha=LOG2E, out=own)
     torch.sub(row, before, out=begin)
     torch.add(behind, k, alpha=LOG2E, out=end)
-    halves = [_halved(each)[number] for number, each in enumerate(levels)]
-    for (of_key, of_query), (early, _), (first, last) in zip(halves, _halved(k), _halved(row), strict=True):
+    halves = []
+    for level, (early, _), (first, last) in zip(levels, _halved(k), _halved(row), strict=True):
+        of_key, of_query = level.view(2, *early.shape)
         torch.add(first[:, -1:], early, alpha=LOG2E, out=of_key)
         torch.sub(last, first[:, -1:], out=of_query)
+        halves.append((of_key, of_query))
     exponents.exp2_()
     last_of_head = behind.unflatten(0, (len(shift), -1))[:, -1]
     return Factors(halves, own, begin, end, (behind - before).exp2_().mT), last_of_head
@@ -63,7 +66,7 @@ def _shifts(
     """The shift at each position, and those before and behind each chunk."""
     row = torch.mul(k, -LOG2E, out=work.take("row", *k.shape)).clamp_(max=-LOG2E * lowest(k.dtype))
     for early, late in _halved(row):
-        torch.minimum(late, early[:, -1:], out=late)
+        late.clamp_(max=early[:, -1:])
     ends = torch.cat([shift, row[:, -1].unflatten(0, (len(shift), -1))], 1).cummin(1).values
     before, behind = (x.reshape(len(k), 1, -1) for x in (ends[:, :-1], ends[:, 1:]))
     return torch.minimum(row, before, out=row), before, behind

@@ -181,6 +181,6 @@ def _carried(
     into = found.unbind(1)[::step]
     into[0].copy_(carried)
     for number, (added, sunk) in enumerate(chunks):
-        torch.addcmul(added, into[number], sunk, out=into[number + 1])
+        into[number + 1].copy_(added).addcmul_(into[number], sunk)
     carried.copy_(into[-1])
     return (found[:, :-1] if step == 1 else found[:, 1:]).flatten(0, 1)

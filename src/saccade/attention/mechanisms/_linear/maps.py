@@ -76,8 +76,9 @@ class Dpfp(FeatureMap):
         r = self._halves(work, x)
         phi = work.take(name, *x.shape[:2], self.size(x.shape[2]))
         for moved, part in enumerate(phi.chunk(self.nu, -1), 1):
-            torch.mul(r[..., moved:], r[..., :-moved], out=part[..., moved:])
-            torch.mul(r[..., :moved], r[..., -moved:], out=part[..., :moved])
+            part.copy_(r)
+            part[..., moved:].mul_(r[..., :-moved])
+            part[..., :moved].mul_(r[..., -moved:])
         return phi
 
     def slope(
@@ -95,8 +96,8 @@ class Dpfp(FeatureMap):
         """r: what is positive, then the size of what is negative."""
         r = work.take("r", *x.shape[:2], 2 * x.shape[2])
         above, below = r.chunk(2, -1)
-        torch.clamp(x, min=0, out=above)
-        torch.clamp(x, max=0, out=below).neg_()
+        above.copy_(x).clamp_(min=0)
+        below.copy_(x).clamp_(max=0).neg_()
         return r
 
 
@@ -115,9 +116,9 @@ class Taylor(FeatureMap):
         """Of x / d^(1/4), so that products of two are divided by sqrt(d)."""
         phi = work.take(name, *x.shape[:2], self.size(x.shape[2]))
         phi[..., 0].fill_(1)
-        x = torch.mul(x, x.shape[2] ** -0.25, out=phi[..., 1 : x.shape[2] + 1])
+        x = phi[..., 1 : x.shape[2] + 1].copy_(x).mul_(x.shape[2] ** -0.25)
         for i, products in enumerate(self._rows(phi, x.shape[2])):
-            torch.mul(x[..., i, None], x[..., i:], out=products)
+            products.copy_(x[..., i:]).mul_(x[..., i, None])
             products[..., 0].mul_(math.sqrt(0.5))
         return phi
 
