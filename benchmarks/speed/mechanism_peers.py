@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from speed.peers import give
-from speed.rows import Row
+from speed.rows import Row, equals
 from speed.timing import Call
 
 COMPUTES = """\
@@ -17,7 +17,9 @@ What the peers compute, with the same sizes:
   routing-transformer         32 clusters, a window of n / 32; centroids move only in training, here they rest
   sinkhorn-transformer        blocks of 128, its attention sort net; its values are those of sorted *keys*
   linformer                   rank 256, one matrix for keys and one for values, for all heads
-  memory-compressed-att.      stride 3, a convolution for each head, one null slot"""
+  memory-compressed-att.      stride 3, a convolution for each head, one null slot
+  linear-attn.-transformer    efficient attention, over sqrt(d) and so equal to ours; causally another operator: in
+                              buckets of 64, of which each sees the ones before it, with one denominator for all"""
 
 
 def reformer(heads: int, n: int, dim: int) -> Call:
@@ -77,6 +79,18 @@ def compressed(heads: int, n: int, dim: int) -> Call:
     return call
 
 
+def linear_attention(heads: int, n: int, dim: int, causal: bool) -> Call:
+    """Its functions on queries, keys and values."""
+    from linear_attention_transformer.linear_attention_transformer import causal_linear_attn, linear_attn
+
+    return partial(causal_linear_attn, bucket_size=64) if causal else linear_attn
+
+
+def over_root(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Shen et al. 2018, equation 8, divided by the root of the head dim."""
+    return q.softmax(-1) @ (k.softmax(-2).mT @ v) / q.shape[-1] ** 0.5
+
+
 def runs(row: Row) -> None:
     """A peer's numbers depend on its own draws: here only that it runs, forward and backward, and gives numbers."""
     inputs = [torch.randn(1, 2, 1024, 16, requires_grad=True) for _ in range(3)]
@@ -95,4 +109,12 @@ def mechanism_peers() -> list[tuple[str, Row]]:
         ("sinkhorn-transformer", peer("sinkhorn-transformer", sinkhorn)),
         ("linformer", peer("linformer", linformer, tokens_first=True)),
         ("memory-compressed-attention", peer("memory-compressed-att.", compressed, tokens_first=True)),
+        (
+            "linear-attention-transformer",
+            Row("linear-attn.-transformer", partial(linear_attention, causal=False), equals(over_root)),
+        ),
+        (
+            "linear-attention-transformer",
+            peer("linear-attn.-t., causal", partial(linear_attention, causal=True)),
+        ),
     ]

@@ -11,7 +11,7 @@ from saccade.attention import to_mechanism
 from saccade.attention.mechanism import AttentionLayer
 from speed.mechanism_peers import COMPUTES, mechanism_peers
 from speed.ratios import Size, check, checked, said, table
-from speed.rows import Goals, Row, close, dense
+from speed.rows import Goals, Row, close, dense, equals
 from speed.timing import Call, Timer
 
 
@@ -33,6 +33,8 @@ def our_rows() -> list[Row]:
         row("sinkhorn", "sinkhorn(block={n})", dense, {4096: (7, 7), 16384: (16, 16)}),
         row("linformer(max_length={n})", "", None, {4096: (5.5, 5.5), 16384: (18, 18)}),
         row("compressed", "", None, {4096: (2.3, 2.3)}),
+        Row("efficient", partial(build, "efficient"), equals(two_softmaxes), {4096: (12, 12)}),
+        Row("efficient, causal", running, equals(partial(wide, "efficient", causal=True))),
     ]
 
 
@@ -55,6 +57,11 @@ def build(text: str, heads: int, n: int, dim: int) -> Call:
     return lambda q, k, v: layer(q, k, v)
 
 
+def running(heads: int, n: int, dim: int) -> Call:
+    """Efficient attention with a running softmax."""
+    return partial(fresh("efficient", heads, n, dim), causal=True)
+
+
 def fresh(text: str, heads: int, n: int, dim: int) -> AttentionLayer:
     """The same layer each time."""
     with torch.random.fork_rng():
@@ -74,9 +81,15 @@ def in_the_limit(limit: str, definition: Call, row: Row) -> None:
         close(one, other)
 
 
-def wide(text: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def wide(text: str, q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
     """The same layer in float64."""
-    return fresh(text, q.shape[1], q.shape[2], q.shape[3]).eval().double()(q.double(), k.double(), v.double()).float()
+    layer = fresh(text, q.shape[1], q.shape[2], q.shape[3]).eval().double()
+    return layer(q.double(), k.double(), v.double(), causal=causal).float()
+
+
+def two_softmaxes(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Shen et al. 2018, equation 8."""
+    return q.softmax(-1) @ (k.softmax(-2).mT @ v)
 
 
 def shared(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -8,7 +8,12 @@ from saccade.attention import MECHANISMS
 B, H, G, D, E = 2, 6, 3, 5, 7
 SPECS = {
     "full": MECHANISMS["full"](),
+    "efficient": MECHANISMS["efficient"](),
     "linear": MECHANISMS["linear"](),
+    "linear_relu": MECHANISMS["linear"](feature="relu"),
+    "linear_dpfp": MECHANISMS["linear"](feature="dpfp", nu=3),
+    "linear_taylor": MECHANISMS["linear"](feature="taylor"),
+    "linear_hedgehog": MECHANISMS["linear"](feature="hedgehog"),
     "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
     "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
     "lsh": MECHANISMS["lsh"](bucket=3, rounds=2, causal_buckets=4),
@@ -39,8 +44,13 @@ SPECS = {
     "synthesizer_random": MECHANISMS["synthesizer"]("random", max_length=1000),
     "synthesizer_mixed": MECHANISMS["synthesizer"]("factorised_random+dot", max_length=2000),
 }
-SIZES = {"linear": "O(1)"} | dict.fromkeys(
-    ("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)"
+FEATURES = {"linear": D, "linear_relu": D, "linear_dpfp": 6 * D, "linear_taylor": 1 + D + 15, "linear_hedgehog": 2 * D}
+"""How many features of a key."""
+
+SIZES = (
+    {"efficient": "O(1)"}
+    | dict.fromkeys(FEATURES, "O(1)")
+    | dict.fromkeys(("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)")
 )
 """Those that do not keep every token."""
 
@@ -61,8 +71,10 @@ GROUPS = {"compressed": (3, 3), "compressed_mixed": (2, 5)}
 
 def numbers(name, n):
     """How many numbers the state of one example holds behind so many tokens."""
-    if name == "linear":
-        return G * D * (E + 1)
+    if name in FEATURES:
+        return G * FEATURES[name] * (E + 1)
+    if name == "efficient":
+        return G * D * (E + 2)
     if name in PER_TOKEN:
         return n * PER_TOKEN[name]
     labels = H if name.startswith("routing") else 0  # the cluster of each key

@@ -268,3 +268,19 @@ def test_the_claims_of_a_pattern_are_those_of_its_own_window():
         "linear": "O(1)",
     }
     assert {name: to_mechanism(name).claims.state_size for name in sizes} == sizes
+
+
+@pytest.mark.parametrize("name", ["linear", "efficient"])
+def test_steps_behind_a_million_tokens_stay_true_in_single_precision(unchecked, name):
+    """Sums of a million features of about 1 lose small ones, but not as many as would be seen."""
+    n, more = 1_000_000, 300
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, n + more, 2, generator=generator) for _ in range(3))
+    layer = to_mechanism(name).build(1, 2)
+    with torch.no_grad():
+        state = layer.prefill(*(x[:, :, :n] for x in (q, k, v)))[1]
+        out, state = decode(layer, *(x[:, :, n:] for x in (q, k, v)), state=state)
+        wide = [x.double() for x in (q[:, :, -1:], k, v)]
+        wanted = layer(*wide, causal=True, q_start=n + more - 1)
+    assert all(x.isfinite().all() for x in (out, *state))
+    assert (out[:, :, -1:].double() - wanted).abs().max() < 1e-4

@@ -5,6 +5,7 @@ To add a mechanism, write one file beside these and add one line here.
 
 from saccade.attention.mechanisms._names import MECHANISMS, to_mechanism
 from saccade.attention.mechanisms.compressed import CompressedAttention
+from saccade.attention.mechanisms.efficient import EfficientAttention
 from saccade.attention.mechanisms.full import FullAttention
 from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
@@ -35,6 +36,7 @@ MECHANISMS |= {
     "sinkhorn": SinkhornAttention,
     "linformer": LinformerAttention,
     "compressed": CompressedAttention,
+    "efficient": EfficientAttention,
     "linear": LinearAttention,
     "synthesizer": SynthesizerAttention,
     "mixed": MixedAttention,

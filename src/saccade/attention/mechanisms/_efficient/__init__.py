@@ -1,0 +1,1 @@
+"""How `efficient` computes: its features for all positions at once, and its running softmax in chunks."""
