@@ -129,7 +129,7 @@ def gaussian_variance(x: Tensor, y: Tensor, directions: int) -> Tensor:
 
 
 def arccos_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """The mean of relu(w . x) relu(w . y): half the arc-cosine kernel of order 1 (Cho & Saul 2009), for unit vectors."""
+    """The mean of relu(w . x) relu(w . y) for unit vectors: half the arc-cosine kernel of order 1 (Cho & Saul 2009)."""
     cosine = (x * y).sum(-1).clamp(-1, 1)
     angle = torch.arccos(cosine)
     return (angle.sin() + (math.pi - angle) * cosine) / (2 * math.pi)

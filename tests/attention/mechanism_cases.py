@@ -19,6 +19,8 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "linear": MECHANISMS["linear"](),
+    "rfa": MECHANISMS["rfa"](features=64, temperature=0.8, seed=3),
+    "rfa_arccos": MECHANISMS["rfa"](features=6, kernel="arccos"),
     "linformer": MECHANISMS["linformer"](rank=4, max_length=150),
     "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),
     "compressed": MECHANISMS["compressed"](),

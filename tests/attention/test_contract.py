@@ -19,6 +19,7 @@ SMALL = {
     "longformer": {"window": 8},
     "big_bird": {"block": 8, "random_blocks": 2},
     "linear": {},
+    "rfa": {"features": 64},
     "linformer": {"rank": 6, "max_length": 2200},
     "compressed": {"stride": 4, "kernel": 5},
     "sinkhorn": {"block": 8},
@@ -34,6 +35,7 @@ MORE = {
     "full_additive": "full(score='additive', hidden=4)",
     "full_relu": "full(weights='relu')",
     "full_top_k": "full(weights='top_k', top_k=3)",
+    "rfa_arccos": "rfa(features=8, kernel='arccos', pool=1)",
     "mixed_full_sparse": "mixed([(full, 2), (Local(5, 1) | Global(2) | Strided(7, steps=3), 1)])",
     "mixed_relu": "mixed([(linear, 1), (full(weights='relu'), 1), (mixed([(strided(stride=6), 1)]), 1)])",
 }

@@ -25,6 +25,8 @@ COUNTED = [
     "full(weights='relu')",
     "full(score='cosine', weights='top_k')",
     "mixed([(full(weights='relu'), 3), (local(left=64), 3)])",
+    "rfa(features=12, temperature=2)",
+    "rfa(features=7, kernel='arccos')",
     "Full()",
     "Causal()",
 ]

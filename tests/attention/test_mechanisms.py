@@ -30,6 +30,7 @@ NAMES = (
     "compressed",
     "linear",
     "mixed",
+    "rfa",
 )
 
 

@@ -70,12 +70,11 @@ class RfaLayer(AttentionLayer):
     ) -> Float[Tensor, "b h q e"]:
         """Means weighted by phi(q) . phi(k), in fp32 or better; with gates, of what they have left.
 
-        Args:
-            gate: logits of the gates, where the spec has them: what is behind a token keeps the sigmoid of its logit.
+        Where the spec has gates, `gate` is their logits: of what lies behind it, a token keeps the sigmoid of its own.
 
         Raises:
-            ValueError: also without `causal` where the spec has a gate, and gates of another shape.
-            TypeError: also without gates where the spec has them.
+            ValueError: as every attention call, gates of another shape, or gates without `causal`.
+            TypeError: as every attention call, or no gates where the spec has them.
         """
         validate(q, k, v, key_mask, q_start)
         self._refuse(q, k, v, gate)
@@ -161,17 +160,18 @@ class RfaLayer(AttentionLayer):
     def _scaled(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """Units, each head scaled by the sigma of its key head."""
         grouped = x.to(state_dtype(x.dtype)).unflatten(1, (self.kv_heads, -1)).flatten(2, 3)
-        return scaled_units(grouped, self.sigma, self.spec.temperature).view(x.shape)
+        return scaled_units(grouped, self.sigma, float(self.spec.temperature)).view(x.shape)
 
     def _tokens(self, k: Tensor, v: Tensor, gate: Tensor | None, key_mask: Tensor | None) -> Tokens:
-        k, v = hide(*(x.to(state_dtype(x.dtype)) for x in (k, v)), key_mask)
+        wide = state_dtype(k.dtype)
+        k, v = hide(k.to(wide), v.to(wide), key_mask)
         gates = fades(gate, key_mask) if self.spec.gate and gate is not None else None
         return Tokens(self._scaled(k), v, key_mask, gates)
 
     @property
     def _least(self) -> float:
         """The paper's features have a factor that ours leave out."""
-        return self.spec.least_weight * directions_of(self.spec.kernel, self.spec.features)
+        return float(self.spec.least_weight) * directions_of(self.spec.kernel, self.spec.features)
 
     def _refuse(self, q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None) -> None:
         for name, tensor, heads, dim in (
@@ -183,7 +183,9 @@ class RfaLayer(AttentionLayer):
         if not self.spec.gate:
             return
         if not isinstance(gate, Tensor):
-            raise TypeError(must_be("gate", "a tensor [b g k 1] of logits, one for each key and head", type(gate).__name__))
+            raise TypeError(
+                must_be("gate", "a tensor [b g k 1] of logits, one for each key and head", type(gate).__name__)
+            )
         if gate.shape != (*k.shape[:3], 1) or gate.dtype != k.dtype or gate.device != k.device:
             got = f"{tuple(gate.shape)} of {gate.dtype} on {gate.device}"
             raise ValueError(must_be("gate", f"of shape {(*k.shape[:3], 1)}, {k.dtype} on {k.device}", got))
@@ -327,9 +329,7 @@ class RfaAttention(Mechanism):
         n, pairs = chunks * chunk, heads * chunks * chunk**2
         flops = 2 * (pairs * (f + value_dim) + heads * n * (2 * projected + f * value_dim + sums))
         units = 4 * heads * n * (2 * head_dim + value_dim + 1)
-        return Cost(
-            flops, pairs, moved + 8 * heads * chunks * sums, kept=inputs + units + 4 * heads * cuts * sums
-        )
+        return Cost(flops, pairs, moved + 8 * heads * chunks * sums, kept=inputs + units + 4 * heads * cuts * sums)
 
     def refuse(self, causal: bool) -> None:
         """Refuse a form that there is not.

@@ -10,7 +10,6 @@ Cost: O(n) for each head.
 import math
 from typing import NamedTuple
 
-import torch
 from torch.nn.functional import logsigmoid
 
 from saccade.attention.mechanisms._scaled_sums import Scales

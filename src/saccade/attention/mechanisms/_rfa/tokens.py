@@ -52,7 +52,8 @@ class Tokens(NamedTuple):
         mask = self.key_mask
         mask = self.k.new_ones(len(self.k), self.k.shape[2], dtype=torch.bool) if mask is None else mask
         fades = None if self.fades is None else Fades(*(pad(each, (0, 0, 0, missing)) for each in self.fades))
-        return Tokens(*(pad(x, (0, 0, 0, missing)) for x in (self.k, self.v)), pad(mask, (0, missing)), fades)
+        k, v = (pad(x, (0, 0, 0, missing)) for x in (self.k, self.v))
+        return Tokens(k, v, pad(mask, (0, missing)), fades)
 
     def for_each(self, group: int) -> "Tokens":
         """The same for every query head by itself, `group` of them for each key head."""

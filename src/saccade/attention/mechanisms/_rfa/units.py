@@ -20,7 +20,7 @@ SHORTEST = 1e-3
 def scaled_units(
     x: Float[Tensor, "b g n d"], sigma: Float[Tensor, "g d"], temperature: float
 ) -> Float[Tensor, "b g n d"]:
-    """sigma * x / (|x| temperature), for each key head's own sigma."""
+    """What sigma * x / (|x| temperature) is, for each key head's own sigma."""
     return _ScaledUnits.apply(x, sigma.to(x.dtype), temperature)
 
 
