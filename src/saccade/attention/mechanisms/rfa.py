@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from saccade.attention.inputs import hide, needed, validate, validate_built
-from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
-from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, FeatureMap, Sums
+from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
+from saccade.attention.mechanisms._feature_map import FeatureMap, Sums
+from saccade.attention.mechanisms._rfa.costs import Sizes, of_all_keys, of_earlier_keys
 from saccade.attention.mechanisms._rfa.draws import chosen, drawn
 from saccade.attention.mechanisms._rfa.features import KERNELS, directions_of
 from saccade.attention.mechanisms._rfa.gates import fades
@@ -233,9 +234,10 @@ class RfaAttention(Mechanism):
     Source:
         "Random Feature Attention" (Peng et al. 2021), sections 3.1 to 3.3. `features` counts sines and cosines, 2 D in
         the paper's letters, so that it says the size of φ as elsewhere: 256 are the D = 128 of its translation
-        experiments. As in the authors' code: |φ(q) · z| is at least 1e-3, and a vector shorter than 1e-3 does not become
-        a unit. In the paper each head takes a matrix W₀ from a pool of 200 at every training step and keeps one for
-        evaluation; here it does so in `after_step`, from a pool of its own. A hidden token passes its gate by.
+        experiments. As in the authors' code, |φ(q) · z| is at least 1e-3; a vector shorter than 1e-3 is divided by
+        that, where the code adds it to every length. In the paper each head takes a matrix W₀ from a pool of 200 at
+        every training step and keeps one for evaluation; here it does so in `after_step`, from a pool of its own. A
+        hidden token passes its gate by.
 
     Attributes:
         features: numbers of φ(x): half of them sines, half cosines; for `arccos` one for each direction.
@@ -316,20 +318,9 @@ class RfaAttention(Mechanism):
         """Projections, keys times values, queries times their sum; causally also the pairs within chunks."""
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
         self.refuse(causal)
-        f, sums = self.features, self.features * (value_dim + 1)
-        projected = head_dim * directions_of(self.kernel, f)
-        moved = tensor_bytes(n_q, n_k, heads, kv_heads, head_dim, value_dim)
-        inputs = 4 * (n_q * heads + n_k * kv_heads) * (head_dim + 1)  # with the length of each
-        if not causal:
-            flops = 2 * (kv_heads * n_k * (projected + f * value_dim) + heads * n_q * (projected + sums))
-            units = 4 * (n_q * heads * (head_dim + 1) + n_k * kv_heads * (head_dim + value_dim))
-            return Cost(flops, 0, moved, kept=inputs + units + 4 * kv_heads * sums)
-        chunk = min(CHUNK, n_q)
-        chunks, cuts = -(-n_q // chunk), -(-n_q // ROWS)
-        n, pairs = chunks * chunk, heads * chunks * chunk**2
-        flops = 2 * (pairs * (f + value_dim) + heads * n * (2 * projected + f * value_dim + sums))
-        units = 4 * heads * n * (2 * head_dim + value_dim + 1)
-        return Cost(flops, pairs, moved + 8 * heads * chunks * sums, kept=inputs + units + 4 * heads * cuts * sums)
+        directions = directions_of(self.kernel, self.features)
+        sizes = Sizes(n_q, n_k, heads, kv_heads, head_dim, value_dim, self.features, directions)
+        return of_earlier_keys(sizes, self.gate) if causal else of_all_keys(sizes)
 
     def refuse(self, causal: bool) -> None:
         """Refuse a form that there is not.
