@@ -33,8 +33,8 @@ class SinesAndCosines(FeatureMap):
         half = directions.shape[1]
         phi = work.take(name, *x.shape[:2], 2 * half)
         angle = torch.bmm(x, directions.mT, out=work.take("angle", *x.shape[:2], half))
-        torch.sin(angle, out=phi[..., :half])
-        torch.cos(angle, out=phi[..., half:])
+        phi[..., :half].copy_(angle).sin_()  # not `out=`: no compiler takes it where rows are apart
+        phi[..., half:].copy_(angle).cos_()
         return phi
 
     def slope(
