@@ -33,6 +33,7 @@ def our_rows() -> list[Row]:
         row("sinkhorn", "sinkhorn(block={n})", dense, {4096: (7, 7), 16384: (16, 16)}),
         row("linformer(max_length={n})", "", None, {4096: (5.5, 5.5), 16384: (18, 18)}),
         row("compressed", "", None, {4096: (2.3, 2.3)}),
+        row("rfa", "", None, {4096: (4, 5)}),
     ]
 
 
