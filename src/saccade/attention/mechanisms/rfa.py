@@ -251,6 +251,7 @@ class RfaAttention(Mechanism):
     """
 
     name = "rfa"
+    family = "reordered products"
     features: int = 256
     gate: bool = False
     temperature: int | float = 1.0
