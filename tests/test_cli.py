@@ -597,6 +597,13 @@ def test_check_of_a_mechanism_uses_its_claims(capsys):
     assert [line.split()[0] for line in lines[1:] if "its claims do not name" in line] == ["permutation"]
 
 
+def test_check_of_a_gated_mechanism_reads_its_gates_off_the_keys(capsys):
+    skipped = [f"--skip={name}" for name in ("padding", "batch", "hidden_nan", "empty_rows", "lengths", "gradients")]
+    assert run(["check", "rfa(features=8, gate=True)", *skipped]) == 0
+    found = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:])
+    assert [name for name in found if found[name] == "passed"] == ["prefix_causality", "chunk", "step"]
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -35,6 +35,7 @@ def our_rows() -> list[Row]:
         row("compressed", "", None, {4096: (2.3, 2.3)}),
         Row("efficient", partial(build, "efficient"), equals(two_softmaxes), {4096: (12, 12)}),
         Row("efficient, causal", running, equals(partial(wide, "efficient", causal=True))),
+        row("rfa", "", None, {4096: (4, 5)}),
     ]
 
 

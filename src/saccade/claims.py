@@ -14,6 +14,7 @@ class Claims:
 
     Attributes:
         causal: with `causal=True`, no output depends on a later token or on the length.
+        causal_only: there is no other form: `causal=False` is refused.
         cross: queries and keys may come from different sequences of different lengths, or queries in chunks, each
             placed by `q_start`. Otherwise they are one sequence, and `key_mask` speaks of both.
         any_length: every length from 1 works, with no divisibility rule.
@@ -30,6 +31,7 @@ class Claims:
     """
 
     causal: bool = False
+    causal_only: bool = False
     cross: bool = False
     any_length: bool = False
     any_mask: bool = False

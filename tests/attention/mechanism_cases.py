@@ -23,6 +23,8 @@ SPECS = {
     "linear_dpfp": MECHANISMS["linear"](feature="dpfp", nu=2),
     "linear_taylor": MECHANISMS["linear"](feature="taylor"),
     "linear_hedgehog": MECHANISMS["linear"](feature="hedgehog"),
+    "rfa": MECHANISMS["rfa"](features=64, temperature=0.8, seed=3),
+    "rfa_arccos": MECHANISMS["rfa"](features=6, kernel="arccos"),
     "linformer": MECHANISMS["linformer"](rank=4, max_length=150),
     "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),
     "compressed": MECHANISMS["compressed"](),

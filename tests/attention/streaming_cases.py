@@ -14,6 +14,8 @@ SPECS = {
     "linear_dpfp": MECHANISMS["linear"](feature="dpfp", nu=3),
     "linear_taylor": MECHANISMS["linear"](feature="taylor"),
     "linear_hedgehog": MECHANISMS["linear"](feature="hedgehog"),
+    "rfa": MECHANISMS["rfa"](features=64),
+    "rfa_arccos": MECHANISMS["rfa"](features=11, kernel="arccos"),
     "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
     "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
     "lsh": MECHANISMS["lsh"](bucket=3, rounds=2, causal_buckets=4),
@@ -45,6 +47,7 @@ SPECS = {
     "synthesizer_mixed": MECHANISMS["synthesizer"]("factorised_random+dot", max_length=2000),
 }
 FEATURES = {"linear": D, "linear_relu": D, "linear_dpfp": 6 * D, "linear_taylor": 1 + D + 15, "linear_hedgehog": 2 * D}
+FEATURES |= {name: SPECS[name].features for name in ("rfa", "rfa_arccos")}
 """How many features of a key."""
 
 SIZES = (

@@ -33,6 +33,8 @@ COUNTED = [
     "synthesizer('dense+factorised_random+factorised_dense', max_length=1111, rank=3)",
     "full(score='cosine', weights='top_k')",
     "mixed([(full(weights='relu'), 3), (local(left=64), 3)])",
+    "rfa(features=12, temperature=2)",
+    "rfa(features=7, kernel='arccos')",
     "Full()",
     "Causal()",
 ]

@@ -31,6 +31,7 @@ NAMES = (
     "linear",
     "synthesizer",
     "mixed",
+    "rfa",
 )
 
 

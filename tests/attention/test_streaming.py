@@ -26,7 +26,7 @@ def snapshot(state):
     return [leaf.clone() for leaf in state]
 
 
-LONG = dict.fromkeys(("full", "linear", "self", "local", "local_long", "sinks", "longformer"), 2000)
+LONG = dict.fromkeys(("full", "linear", "rfa", "self", "local", "local_long", "sinks", "longformer"), 2000)
 LONG |= dict.fromkeys(
     ("longformer_positions", "strided", "sparse_transformer", "big_bird", "big_bird_heads", "routing"), 300
 )

@@ -97,6 +97,12 @@ def test_a_mechanism_that_fails_leaves_the_others(monkeypatch):
     assert found.rows[40, "full"].status == "done"
 
 
+def test_what_has_only_a_causal_form_is_skipped_elsewhere():
+    gated = "rfa(features=8, gate=True)"
+    assert run(f"full, {gated}").rows[20, gated].reason == "it has only a causal form"
+    assert run(f"full, {gated}", causal=True).rows[20, gated].status == "done"
+
+
 def test_what_does_not_claim_causality_is_skipped(monkeypatch):
     claims = type(MECHANISMS["linear"]().claims)()
     monkeypatch.setattr(MECHANISMS["linear"], "claims", property(lambda spec: claims))

@@ -138,10 +138,12 @@ class _Race:
     def row(self, n: int, name: str) -> Row:
         """Before anything is measured."""
         spec, setting = self.specs[name], self.setting
-        causal = setting.causal and spec.claims.causal
+        causal = spec.claims.causal_only or (setting.causal and spec.claims.causal)
         row = Row(name, n, spec.cost(n, n, setting.heads, setting.head_dim, causal=causal))
-        reason = "it does not claim causality" if setting.causal and not causal else ""
-        return replace(row, status="skipped", reason=reason) if reason else row
+        if setting.causal == causal:
+            return row
+        reason = "it does not claim causality" if setting.causal else "it has only a causal form"
+        return replace(row, status="skipped", reason=reason)
 
     def waiting(self, n: int) -> list[str]:
         """The mechanisms that have not failed at a length and are not done."""

@@ -135,13 +135,13 @@ def look(
     length = telling_length(spec, heads, causal=causal) if length is None else length
     if not 1 <= length <= LONGEST:
         raise ValueError(must_be("length", f"from 1 to {LONGEST:,}", length))
-    # Equal scores give every key that a softmax sees the same weight: only the pattern is left.
+    # Gates are half open. Equal scores give every key that a softmax sees the same weight: only the pattern is left.
     q, k = torch.zeros(2, 1, heads, length, HEAD_DIM) if spec.claims.exact else made_up(length, heads, seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         layer = spec.build(heads, HEAD_DIM, value_dim=length).eval()
-        v = torch.zeros(1, heads, length, length)
-        weights = implied_weights(layer, {"q": q, "k": k, "v": v}, causal=causal)[0]
+        given = {"q": q, "k": k, "v": torch.zeros(1, heads, length, length), "gate": torch.zeros(1, heads, length, 1)}
+        weights = implied_weights(layer, {name: given[name] for name in spec.inputs}, causal=causal)[0]
     return View(spec, causal, weights, _operations(spec, length, heads, causal), None if spec.claims.exact else seed)
 
 

@@ -42,6 +42,7 @@ def read_terms(
         causal: True says that the target is always causal, False that causality is not its business.
     """
     missing = {"streaming": cannot_stream} if cannot_stream and claims is None else {}
+    causal = True if causal is None and claims is not None and claims.causal_only else causal
     if claims is None:
         missing["exportable"] = "it has no claims, which alone could name exportable"
     else:

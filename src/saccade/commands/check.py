@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from saccade.attention import to_mechanism
+from saccade.attention.gates_from_keys import GatesFromKeys
 from saccade.checking import check as check_target
 from saccade.checking import load_target
 from saccade.claims import PROBES
@@ -76,6 +77,8 @@ def check(
                 raise ValueError(must_be("on", "qkv for a mechanism", on))
             # Values of another dim than keys, so that neither is taken for the other.
             claims, attention = spec.claims, spec.build(heads=2, head_dim=width or 8, value_dim=5)
+            if "gate" in spec.inputs:
+                attention = GatesFromKeys(attention)
         report = check_target(attention, on=on, claims=claims, causal=causal, width=width, skip=skip or ())
     say(report.to_json() if as_json else report.table())
     if not report.passed:

@@ -124,6 +124,8 @@ class MultiHeadAttention(nn.Module):
         if causal and not self._claims.causal:
             reason = f"{self.mechanism} does not claim causality: its outputs depend on later tokens"
             raise ValueError(must_be("causal", f"False, as {reason}", causal))
+        if not causal and self._claims.causal_only:
+            raise ValueError(must_be("causal", f"True, as {self.mechanism} has no other form", causal))
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:

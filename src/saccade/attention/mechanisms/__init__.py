@@ -11,6 +11,7 @@ from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
 from saccade.attention.mechanisms.lsh import LshAttention
 from saccade.attention.mechanisms.mixed import MixedAttention
+from saccade.attention.mechanisms.rfa import RfaAttention
 from saccade.attention.mechanisms.routing import RoutingAttention
 from saccade.attention.mechanisms.sinkhorn import SinkhornAttention
 from saccade.attention.mechanisms.sparse import (
@@ -38,6 +39,7 @@ MECHANISMS |= {
     "compressed": CompressedAttention,
     "efficient": EfficientAttention,
     "linear": LinearAttention,
+    "rfa": RfaAttention,
     "synthesizer": SynthesizerAttention,
     "mixed": MixedAttention,
 }

@@ -244,7 +244,7 @@ class MixedAttention(Mechanism):
     def inputs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on the parts
         """All that any part reads."""
         read = {name: None for spec in self.specs for name in spec.inputs}
-        return tuple(sorted(read, key=lambda name: (*AXES, name).index(name)))
+        return tuple(sorted(read, key=tuple(AXES).index))
 
     @property
     def claims(self) -> Claims:
@@ -320,4 +320,9 @@ def _part(part: object) -> tuple[Mechanism, int]:
         raise ValueError(must_be("each of parts", "a mechanism and a number of heads", part))
     chosen, count = part
     whole_number("heads of a part", count)
-    return to_mechanism(chosen), cast(int, count)
+    spec = to_mechanism(chosen)
+    if further := set(spec.inputs) - set(AXES):
+        raise ValueError(
+            must_be("a part", f"one that reads {', '.join(AXES)} alone, without {min(further)}", str(spec))
+        )
+    return spec, cast(int, count)
