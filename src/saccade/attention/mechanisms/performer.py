@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import pad
 
 from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._feature_map import Sums, asked
+from saccade.attention.mechanisms._feature_map import missing_rows
+from saccade.attention.mechanisms._performer.causal_sums import causal_sums
 from saccade.attention.mechanisms._performer.directions import drawn_directions
-from saccade.attention.mechanisms._performer.positive_features import PositiveFeatures, least, lowest
-from saccade.attention.mechanisms._performer.shifted_sums import ShiftedSums, joined, shifted_sums
+from saccade.attention.mechanisms._performer.shifted_sums import ShiftedSums, asked_sums, joined, no_sums, shifted_sums
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -78,35 +78,96 @@ class PerformerLayer(AttentionLayer):
         self._validate_built(q, k, v)
         key_mask, wide = needed(key_mask), state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
-            return self._asked(q.to(wide), self._sums(k, v, key_mask)).to(q.dtype)
+            if causal:
+                return self._causal(q, k, v, key_mask, q_start).to(q.dtype)
+            return asked_sums(q.to(wide), self._sums(k, v, key_mask), self.directions.to(wide)).to(q.dtype)
+
+    def initial_state(
+        self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> ShiftedSums:
+        """Sums over nothing."""
+        like = torch.empty(0, dtype=validate_initial(batch, dtype), device=device)
+        return no_sums(batch, self.kv_heads, self.spec.features, self.value_dim, like)
+
+    def prefill(
+        self,
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b g n d"],
+        v: Float[Tensor, "b g n e"],
+        key_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> tuple[Float[Tensor, "b h n e"], ShiftedSums]:
+        """The causal form, and the sums over all tokens."""
+        validate_prefill(q, k, v, key_mask)
+        out = self(q, k, v, key_mask, causal=True)
+        with torch.autocast(q.device.type, enabled=False):
+            return out, self._sums(k, v, key_mask)
+
+    def step(
+        self,
+        q: Float[Tensor, "b h 1 d"],
+        k: Float[Tensor, "b g 1 d"],
+        v: Float[Tensor, "b g 1 e"],
+        state: ShiftedSums,
+        key_mask: Bool[Tensor, "b 1"] | None = None,
+    ) -> tuple[Float[Tensor, "b h 1 e"], ShiftedSums]:
+        """Add the token to the sums and ask them."""
+        validate_step(q, k, v, key_mask)
+        self._validate_built(q, k, v)
+        shape = q.shape[0], self.kv_heads, self.spec.features
+        validate_state(state, ShiftedSums, ((*shape, self.value_dim), (*shape, 1), (*shape[:2], 1, 1)), q)
+        with torch.autocast(q.device.type, enabled=False):
+            state = joined(state, self._sums(k, v, key_mask))
+            q_wide = q.to(state.s.dtype)
+            return asked_sums(q_wide, state, self.directions.to(q_wide)).to(q.dtype), state
 
     def _validate_built(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        validate_built("q", q, self.heads, self.head_dim)
-        validate_built("k", k, self.kv_heads, self.head_dim)
+        for name, tensor, heads, dim in (
+            ("q", q, self.heads, self.head_dim),
+            ("k", k, self.kv_heads, self.head_dim),
+            ("v", v, self.kv_heads, self.value_dim),
+        ):
+            validate_built(name, tensor, heads, dim)
 
-    def _features(self, heads: int, like: Tensor) -> PositiveFeatures:
-        """Those of so many heads of each example."""
-        return PositiveFeatures(self.directions.to(like.dtype), heads, len(like))
-
-    def _sums(self, k: Tensor, v: Tensor, key_mask: Tensor | None) -> ShiftedSums:
+    def _sums(
+        self, k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None
+    ) -> ShiftedSums:
         """The sums over some tokens, in fp32 or better."""
         wide = state_dtype(k.dtype)
         k, v = hide(k.to(wide), v.to(wide), key_mask)
-        real = None if key_mask is None else key_mask.to(wide).repeat_interleave(self.kv_heads, 0)[..., None]
-        found = shifted_sums(k.flatten(0, 1), v.flatten(0, 1), real, self._features(self.kv_heads, k))
-        return ShiftedSums(*(each.unflatten(0, k.shape[:2]) for each in found))
+        return shifted_sums(k, v, key_mask, self.directions.to(wide))
 
-    def _asked(self, q: Float[Tensor, "b h q d"], sums: ShiftedSums) -> Float[Tensor, "b h q e"]:
-        """Queries against the sums of their key heads."""
-        (b, g), group = sums.s.shape[:2], self.heads // self.kv_heads
-        rows = rearrange(q, "b (g group) q d -> (b g) (group q) d", g=g)
-        flat = Sums(sums.s.flatten(0, 1), sums.z.flatten(0, 1))
-        out = asked(rows, flat, self._features(g, q), least(q.dtype))
-        return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, g=g, group=group)
+    def _causal(
+        self,
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b g k d"],
+        v: Float[Tensor, "b g k e"],
+        key_mask: Bool[Tensor, "b k"] | None,
+        q_start: int,
+    ) -> Float[Tensor, "b h q e"]:
+        """Queries with the keys up to their own positions. Keys before `q_start` enter as sums."""
+        if not q.shape[0] * q.shape[2]:
+            return q.new_zeros(*q.shape[:3], v.shape[3])
+        n, wide = q.shape[2], state_dtype(q.dtype)
+        end = q_start + n + missing_rows(n)
+        if key_mask is None and k.shape[2] < q_start + n:  # queries behind the last key see all keys
+            key_mask = k.new_ones(k.shape[0], k.shape[2], dtype=torch.bool)
+        k, v = hide(k.to(wide), v.to(wide), key_mask)
+        before = None if key_mask is None else key_mask[:, :q_start]
+        earlier = self._sums(k[:, :, :q_start], v[:, :, :q_start], before) if q_start else None
+        q, k, v = _span(q.to(wide), 2, 0, end - q_start), _span(k, 2, q_start, end), _span(v, 2, q_start, end)
+        key_mask = None if key_mask is None else _span(key_mask, 1, q_start, end)
+        return causal_sums(q, k, v, key_mask, earlier, self.directions.to(wide))[:, :, :n]
 
     def extra_repr(self) -> str:
         """The options."""
         return repr(self.spec)
+
+
+def _span(x: Tensor, axis: int, start: int, end: int) -> Tensor:
+    """Positions from `start` to `end`; those behind the last one are zero, or hidden."""
+    found = x.narrow(axis, min(start, x.shape[axis]), max(0, min(end, x.shape[axis]) - start))
+    missing = end - start - found.shape[axis]
+    return pad(found, (0, 0) * (x.ndim - 1 - axis) + (0, missing)) if missing else found
 
 
 @dataclass(frozen=True, repr=False)

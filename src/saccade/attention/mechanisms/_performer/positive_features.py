@@ -61,10 +61,9 @@ class PositiveFeatures(FeatureMap):
         """The directions of the heads of a cut."""
         return self.directions.index_select(0, self.head[cut.heads])
 
-    def offset(self, x: Float[Tensor, "m n d"], real: Float[Tensor, "m n 1"] | None) -> Float[Tensor, "m n 1"]:
-        """-|x|^2 / 2 in units of log 2; far below all others for hidden keys."""
-        out = x.square().sum(-1, keepdim=True).mul_(-0.5 * self.scale**2 * LOG2E)
-        return out if real is None else out.masked_fill_(real == 0, 2 * lowest(x.dtype))
+    def offset(self, x: Float[Tensor, "m n d"]) -> Float[Tensor, "m n 1"]:
+        """What is left of each row's exponents: -|x|^2 / 2, in units of log 2."""
+        return x.square().sum(-1, keepdim=True) * (-0.5 * self.scale**2 * LOG2E)
 
 
 def lowest(dtype: torch.dtype) -> float:

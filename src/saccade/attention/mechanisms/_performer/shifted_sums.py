@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from saccade.attention.mechanisms._feature_map import Cut, cuts, room
-from saccade.attention.mechanisms._performer.positive_features import PositiveFeatures, lowest
-from saccade.shapes import Float
+from saccade.attention.mechanisms._feature_map import Cut, Sums, asked, cuts, room
+from saccade.attention.mechanisms._performer.positive_features import PositiveFeatures, least, lowest
+from saccade.shapes import Bool, Float
 
 
 class ShiftedSums(NamedTuple):
@@ -27,16 +28,38 @@ class ShiftedSums(NamedTuple):
         shift: the largest exponent of any feature, in units of log 2; very low where there was no key.
     """
 
-    s: Float[Tensor, "*m f e"]
-    z: Float[Tensor, "*m f 1"]
-    shift: Float[Tensor, "*m 1 1"]
+    s: Float[Tensor, "b g f e"]
+    z: Float[Tensor, "b g f 1"]
+    shift: Float[Tensor, "b g 1 1"]
+
+
+def no_sums(batch: int, heads: int, features: int, value_dim: int, like: Tensor) -> ShiftedSums:
+    """The sums over nothing, of dtype and device of another tensor."""
+    s, z = (like.new_zeros(batch, heads, features, dim) for dim in (value_dim, 1))
+    return ShiftedSums(s, z, like.new_full((batch, heads, 1, 1), lowest(like.dtype)))
 
 
 def shifted_sums(
-    k: Float[Tensor, "m k d"], v: Float[Tensor, "m k e"], real: Float[Tensor, "m k 1"] | None, phi: PositiveFeatures
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
+    key_mask: Bool[Tensor, "b k"] | None,
+    directions: Float[Tensor, "g f d"],
 ) -> ShiftedSums:
-    """The sums over all keys of each head; `real` is 0 for hidden ones and 1 for others."""
-    return ShiftedSums(*_ShiftedSums.apply(k.contiguous(), v.contiguous(), real, phi))
+    """The sums over the real keys of each head; hidden ones must be zero."""
+    (b, g), phi = k.shape[:2], PositiveFeatures(directions, k.shape[1], len(k))
+    hidden = None if key_mask is None else ~key_mask.repeat_interleave(g, 0)[..., None]
+    found = _ShiftedSums.apply(*(x.flatten(0, 1).contiguous() for x in (k, v)), hidden, phi)
+    return ShiftedSums(*(each.unflatten(0, (b, g)) for each in found))
+
+
+def asked_sums(
+    q: Float[Tensor, "b h q d"], sums: ShiftedSums, directions: Float[Tensor, "g f d"]
+) -> Float[Tensor, "b h q e"]:
+    """What each query gets from the sums of its key head."""
+    b, g = sums.s.shape[:2]
+    rows, flat = rearrange(q, "b (g r) q d -> (b g) (r q) d", g=g), Sums(sums.s.flatten(0, 1), sums.z.flatten(0, 1))
+    out = asked(rows, flat, PositiveFeatures(directions, g, b), least(q.dtype))
+    return rearrange(out, "(b g) (r q) e -> b (g r) q e", b=b, g=g, q=q.shape[2])
 
 
 def joined(one: ShiftedSums, other: ShiftedSums) -> ShiftedSums:
@@ -51,12 +74,13 @@ class _ShiftedSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, k: Tensor, v: Tensor, real: Tensor | None, phi: PositiveFeatures
+        ctx: Any, k: Tensor, v: Tensor, hidden: Tensor | None, phi: PositiveFeatures
     ) -> tuple[Tensor, Tensor, Tensor]:
         work, size = room(k), phi.size(k.shape[2])
         s, z = k.new_zeros(len(k), size, v.shape[2]), k.new_zeros(len(k), size, 1)
         shift = k.new_full((len(k), 1, 1), lowest(k.dtype))
-        offset = phi.offset(k, real)
+        offset = phi.offset(k)
+        offset = offset if hidden is None else offset.masked_fill(hidden, 2 * lowest(k.dtype))
         for cut in _cuts(k):
             phi_k = phi.exponents(work, "k", cut.of(k), cut, cut.of(offset))
             s_c, z_c, shift_c = (each[cut.heads] for each in (s, z, shift))
