@@ -23,6 +23,7 @@ from saccade.attention.mechanisms._feature_map import (
     masked,
     missing_rows,
     room,
+    running,
     total_gradient,
 )
 from saccade.shapes import Float, Tensor
@@ -115,10 +116,8 @@ def _sums_before(
 ) -> list[Tensor]:
     """For each chunk the sums over all before it. `carried` goes on from before the first to behind the last."""
     s = torch.bmm(phi_k.mT, v, out=work.take("s", len(v), phi_k.shape[2], v.shape[2]))
-    return [
-        _running(work, name, own, begin)
-        for name, own, begin in zip("sz", (s, phi_k.sum(1)[..., None]), carried, strict=True)
-    ]
+    own, order = (s, phi_k.sum(1)[..., None]), range(len(v) // len(carried[0]))
+    return [running(work, *each, order) for each in zip("sz", own, carried, strict=True)]
 
 
 def _sums_behind(
@@ -131,22 +130,5 @@ def _sums_behind(
     """For each chunk the gradients of the sums from all chunks behind it; `carried` goes on to before the first."""
     s = torch.bmm(phi_q.mT, to_sum, out=work.take("s", len(phi_q), phi_q.shape[2], to_sum.shape[2]))
     z = torch.bmm(phi_q.mT, to_total, out=work.take("z", len(phi_q), phi_q.shape[2], 1))
-    found = []
-    for name, own, begin in zip(("s behind", "z behind"), (s, z), carried, strict=True):
-        turned = own.unflatten(0, (len(begin), -1)).flip(1).flatten(0, 1)
-        running = _running(work, name, turned, begin)
-        found.append(running.unflatten(0, (len(begin), -1)).flip(1).flatten(0, 1))
-    return found
-
-
-def _running(
-    work: Workspace, name: str, own: Float[Tensor, "c f e"], begin: Float[Tensor, "m f e"]
-) -> Float[Tensor, "c f e"]:
-    """What comes before each chunk of each head. `begin` becomes the sum of everything."""
-    heads, chunks = len(begin), len(own) // len(begin)
-    running = work.take(f"running {name}", heads, chunks + 1, *own.shape[1:])
-    running[:, 0].copy_(begin)
-    for chunk, added in enumerate(own.unflatten(0, (heads, chunks)).unbind(1)):  # `cumsum` takes ten times as long
-        running[:, chunk + 1].copy_(running[:, chunk]).add_(added)
-    begin.copy_(running[:, -1])
-    return running[:, :-1].flatten(0, 1)
+    order = range(len(phi_q) // len(carried[0]) - 1, -1, -1)
+    return [running(work, *each, order) for each in zip(("s behind", "z behind"), (s, z), carried, strict=True)]

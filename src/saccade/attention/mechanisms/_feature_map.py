@@ -8,7 +8,7 @@ Cost: O(n f e) time; memory O(n e) and workspaces of a few MB. `f` features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -195,3 +195,25 @@ def chunked(*tensors: Float[Tensor, "_m _n _d"]) -> list[Tensor]:
 def missing_rows(n: int) -> int:
     """How many rows are missing to whole chunks; what is added stands behind all queries, where no real one sees it."""
     return -n % CHUNK if n > CHUNK else 0
+
+
+def running(
+    work: Workspace,
+    name: str,
+    own: Float[Tensor, "c f e"],
+    begin: Float[Tensor, "m f e"],
+    order: Sequence[int],
+    decay: Float[Tensor, "c 1 1"] | None = None,
+) -> Float[Tensor, "c f e"]:
+    """The sums that each chunk of each head comes after, in the given order of chunks; what each adds is its `own`.
+
+    `begin` becomes what comes behind the last. A chunk takes `decay` of the sums before it along.
+    """
+    heads = len(begin), len(order)
+    found = work.take(f"running {name}", *heads, *own.shape[1:])
+    own = own.unflatten(0, heads)
+    kept = begin.new_ones(*heads, 1, 1) if decay is None else decay.unflatten(0, heads)
+    for chunk in order:  # `cumsum` takes ten times as long
+        found[:, chunk].copy_(begin)
+        torch.addcmul(own[:, chunk], begin, kept[:, chunk], out=begin)
+    return found.flatten(0, 1)

@@ -8,7 +8,6 @@ Cost: that of `_causal_features.py`, and a scale for each pair within a chunk.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +26,7 @@ from saccade.attention.mechanisms._feature_map import (
     masked,
     missing_rows,
     room,
+    running,
     total_gradient,
 )
 from saccade.shapes import Float, Tensor
@@ -192,10 +192,7 @@ def _sums_before(
     s = torch.bmm(phi_k.mT, own_v, out=work.take("s", len(v), phi_k.shape[2], v.shape[2]))
     z = torch.bmm(phi_k.mT, by.own, out=work.take("z", len(v), phi_k.shape[2], 1))
     order = range(len(v) // len(carried[0]))
-    return [
-        _running(work, name, own, begin, by.decay, order)
-        for name, own, begin in zip("sz", (s, z), carried, strict=True)
-    ]
+    return [running(work, *each, order, by.decay) for each in zip("sz", (s, z), carried, strict=True)]
 
 
 def _sums_behind(
@@ -210,25 +207,4 @@ def _sums_behind(
     s = torch.bmm(phi_q.mT, to_before, out=work.take("s", len(phi_q), phi_q.shape[2], to_before.shape[2]))
     z = torch.bmm(phi_q.mT, to_total, out=work.take("z", len(phi_q), phi_q.shape[2], 1))
     order, names = range(len(phi_q) // len(carried[0]) - 1, -1, -1), ("s behind", "z behind")
-    return [
-        _running(work, name, own, begin, by.decay, order)
-        for name, own, begin in zip(names, (s, z), carried, strict=True)
-    ]
-
-
-def _running(
-    work: Workspace,
-    name: str,
-    own: Float[Tensor, "c f e"],
-    begin: Float[Tensor, "m f e"],
-    decay: Float[Tensor, "c 1 1"],
-    order: Sequence[int],
-) -> Float[Tensor, "c f e"]:
-    """What comes before each chunk of each head, in the given order. `begin` becomes what comes behind the last."""
-    heads = len(begin), len(order)
-    running = work.take(f"running {name}", *heads, *own.shape[1:])
-    own, decay = (x.unflatten(0, heads) for x in (own, decay))
-    for chunk in order:
-        running[:, chunk].copy_(begin)
-        torch.addcmul(own[:, chunk], begin, decay[:, chunk], out=begin)
-    return running.flatten(0, 1)
+    return [running(work, *each, order, by.decay) for each in zip(names, (s, z), carried, strict=True)]
