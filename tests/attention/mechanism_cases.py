@@ -19,6 +19,7 @@ SPECS = {
     "big_bird": MECHANISMS["big_bird"](block=4, random_blocks=2, seed=9),
     "big_bird_heads": MECHANISMS["big_bird"](block=4, random_blocks=1, per_head=True),
     "linear": MECHANISMS["linear"](),
+    "performer": MECHANISMS["performer"](features=12),
     "linformer": MECHANISMS["linformer"](rank=4, max_length=150),
     "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),
     "compressed": MECHANISMS["compressed"](),

@@ -9,6 +9,7 @@ B, H, G, D, E = 2, 6, 3, 5, 7
 SPECS = {
     "full": MECHANISMS["full"](),
     "linear": MECHANISMS["linear"](),
+    "performer": MECHANISMS["performer"](features=12),
     "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
     "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
     "lsh": MECHANISMS["lsh"](bucket=3, rounds=2, causal_buckets=4),
@@ -36,7 +37,7 @@ SPECS = {
     "compressed": MECHANISMS["compressed"](),
     "compressed_mixed": MECHANISMS["compressed"](stride=2, kernel=5, groups=1, null=False),
 }
-SIZES = {"linear": "O(1)"} | dict.fromkeys(
+SIZES = {"linear": "O(1)", "performer": "O(1)"} | dict.fromkeys(
     ("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)"
 )
 """Those that do not keep every token."""
@@ -55,6 +56,8 @@ def numbers(name, n):
     """How many numbers the state of one example holds behind so many tokens."""
     if name == "linear":
         return G * D * (E + 1)
+    if name == "performer":
+        return G * (SPECS[name].features * (E + 1) + 1)
     if name in PER_TOKEN:
         return n * PER_TOKEN[name]
     labels = H if name.startswith("routing") else 0  # the cluster of each key

@@ -19,6 +19,7 @@ SMALL = {
     "longformer": {"window": 8},
     "big_bird": {"block": 8, "random_blocks": 2},
     "linear": {},
+    "performer": {"features": 16},
     "linformer": {"rank": 6, "max_length": 2200},
     "compressed": {"stride": 4, "kernel": 5},
     "sinkhorn": {"block": 8},

@@ -10,6 +10,7 @@ from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
 from saccade.attention.mechanisms.lsh import LshAttention
 from saccade.attention.mechanisms.mixed import MixedAttention
+from saccade.attention.mechanisms.performer import PerformerAttention
 from saccade.attention.mechanisms.routing import RoutingAttention
 from saccade.attention.mechanisms.sinkhorn import SinkhornAttention
 from saccade.attention.mechanisms.sparse import (
@@ -35,6 +36,7 @@ MECHANISMS |= {
     "linformer": LinformerAttention,
     "compressed": CompressedAttention,
     "linear": LinearAttention,
+    "performer": PerformerAttention,
     "mixed": MixedAttention,
 }
 

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._feature_map import missing_rows
+from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, missing_rows
 from saccade.attention.mechanisms._performer.causal_sums import causal_sums
 from saccade.attention.mechanisms._performer.directions import drawn_directions
 from saccade.attention.mechanisms._performer.shifted_sums import ShiftedSums, asked_sums, joined, no_sums, shifted_sums
@@ -172,7 +172,43 @@ def _span(x: Tensor, axis: int, start: int, end: int) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class PerformerAttention(Mechanism):
-    """Softmax attention estimated by positive random features."""
+    """An estimate of softmax attention by positive random features, so that keys and values are summed once.
+
+    Formula:
+        out_i = φ(q_i) S / (φ(q_i) · z),   S = Σ_j φ(k_j) v_jᵀ,   z = Σ_j φ(k_j)
+        φ(x)_r = exp(w_r · x' − |x'|² / 2) / √features,   x' = x / d^¼
+        so that φ(q) · φ(k) is exp(q · k / √d) on average over the directions w, which are orthogonal in blocks of d.
+        j runs over all keys; causally up to i, so that S and z become a recurrence.
+
+    Cost:
+        O(n f (d + e)) time and O(n (d + e)) memory, for f features, keys of d and values of e numbers. A decoding
+        state is f (e + 1) + 1 numbers for each key head, whatever the length.
+
+    Use it:
+        For long inputs, and where a softmax is wanted but cannot be paid: weights come from the same scores, and the
+        error falls as 1 / √features. SPEED
+
+    Leave it:
+        Where queries or keys are long: the variance of a weight grows as exp(|q' + k'|²), so that with scores of 10
+        and more no number of features is enough, and the largest key alone may be left of a row in fp32; a query whose
+        weights all fall below the range of numbers gets zeros. Below about 1,000 tokens, where full attention is
+        faster. Where training cannot call `after_step`: directions then stay the first ones, as with `redraw=0`.
+
+    Source:
+        "Rethinking Attention with Performers" (Choromanski et al. 2020, arXiv 2009.14794): lemma 1, sections 2.3 and
+        2.4, algorithm 1. Exponents are reduced by the largest of a query's, and of all real keys'; causally by the
+        largest so far, so that no number knows of a later key. The paper's code adds 1e-6 to features, after a maximum
+        over all keys: that lets later keys and padding move outputs, and makes the estimate a biased one. Here nothing
+        is added. Its code redraws in calls that count themselves; here after optimiser steps, in training alone. Its
+        generalised attention (a ReLU in place of the exponential) is left out.
+
+    Attributes:
+        features: the paper's m: random directions of each key head. Queries of a group use those of their key head.
+        redraw: optimiser steps, told by `after_step`, after which directions are drawn anew; 0 for never.
+        norms: how long directions are: `chi`, as rows of independent normal numbers, which leaves weights right on
+            average, or `sqrt_d`, all alike, which has less variance and a small bias.
+        seed: what directions are drawn from, with the numbers of layer, draw and key head.
+    """
 
     name = "performer"
     features: int = 256
@@ -189,7 +225,17 @@ class PerformerAttention(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        return Claims(cross=True, any_length=True, any_mask=True, normalised=True, unordered=True)
+        """Everything but equality with a softmax, which it only comes near to."""
+        return Claims(
+            causal=True,
+            cross=True,
+            any_length=True,
+            any_mask=True,
+            normalised=True,
+            unordered=True,
+            streaming=True,
+            state_size="O(1)",
+        )
 
     def build(
         self,
@@ -213,4 +259,20 @@ class PerformerAttention(Mechanism):
         value_dim: int | None = None,
         causal: bool = False,
     ) -> Cost:
-        raise NotImplementedError
+        """Features, keys times values, queries times their sum; causally also the pairs within chunks."""
+        kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
+        sizes, f = (n_q, n_k, heads, kv_heads, head_dim, value_dim), self.features
+        moved, sums, products = tensor_bytes(*sizes), f * (value_dim + 1), 2 * f * (head_dim + value_dim)
+        if not causal:
+            flops = products * (kv_heads * n_k + heads * n_q) + 2 * f * heads * n_q
+            return Cost(flops, 0, moved, kept=kept_bytes(*sizes) + 4 * kv_heads * (sums + n_k))
+        n = n_q + missing_rows(n_q)
+        chunk, pieces = min(CHUNK, n), -(-n // ROWS)
+        pairs, chunks = heads * n * chunk, -(-n // max(chunk, 1))
+        flops = 2 * (pairs * (f + value_dim) + heads * n * products) + kv_heads * n * 2 * f * head_dim
+        kept = kept_bytes(n, n, heads, heads, head_dim, value_dim) + 4 * heads * (2 * n + pieces * sums)
+        return Cost(flops, pairs, moved + 8 * heads * chunks * sums, kept=kept)
+
+    def behind(self, tokens: int) -> "PerformerAttention":
+        """Itself: all see all, those in front included."""
+        return self

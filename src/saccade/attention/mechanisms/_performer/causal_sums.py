@@ -36,11 +36,12 @@ def causal_sums(
     """
     (b, h), group = q.shape[:2], q.shape[1] // k.shape[1]
     earlier = no_sums(*k.shape[:2], directions.shape[1], v.shape[3], like=v) if earlier is None else earlier
-    key, row = running_scales(k, key_mask, earlier.shift, PositiveFeatures(directions, k.shape[1], b))
+    key, row = running_scales(k.detach(), key_mask, earlier.shift, PositiveFeatures(directions, k.shape[1], b))
     rows = (each.repeat_interleave(group, 1) if group > 1 else each for each in (k, v, key, row, *earlier[:2]))
     k, v, key, row, s, z = (each.flatten(0, 1) for each in rows)
-    phi, scales = PositiveFeatures(directions, h, b), Scales(key, row[:, 1:], row[:, :1])
-    out, _ = causal_scaled(q.flatten(0, 1), k, v, None, Sums(s, z), (phi, phi), scales, least(q.dtype))
+    maps = PositiveFeatures(directions, h, b), PositiveFeatures(directions, h, b, of_keys=True)
+    scales = Scales(key, row[:, 1:], row[:, :1])
+    out, _ = causal_scaled(q.flatten(0, 1), k, v, None, Sums(s, z), maps, scales, least(q.dtype))
     return out.unflatten(0, (b, h))
 
 
@@ -52,9 +53,9 @@ def running_scales(
 ) -> tuple[Float[Tensor, "b g n 1"], Float[Tensor, "b g n1 1"]]:
     """The scale of each key, and the largest one so far: before the first key, and with each of them."""
     low, flat = lowest(k.dtype), k.flatten(0, 1)
-    key = (phi.offset(flat) + _highest(flat.detach(), phi)).unflatten(0, k.shape[:2])
+    key = (phi.offset(flat) + _highest(flat, phi)).unflatten(0, k.shape[:2])
     hidden = None if key_mask is None else ~key_mask[:, None, :, None]
-    seen = key.detach() if hidden is None else key.detach().masked_fill(hidden, low)
+    seen = key if hidden is None else key.masked_fill(hidden, low)
     row = torch.cat([begin, seen], 2).cummax(2).values
     row = row.masked_fill(row <= low, 0)  # as long as there is no key, any will do
     return key if hidden is None else key.masked_fill(hidden, -torch.inf), row

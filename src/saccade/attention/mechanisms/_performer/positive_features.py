@@ -17,13 +17,17 @@ from saccade.shapes import Float
 class PositiveFeatures(FeatureMap):
     """phi(x) = exp(w . x) over the largest of them, for the directions w of the head.
 
+    The gradients of keys are those of exp(w . x - |x|^2 / 2), as what is taken out of them counts elsewhere.
+
     Attributes:
+        of_keys: whether rows are keys.
         directions: of each key head.
         head: for each head of all examples, which key head it is or belongs to.
         scale: of queries and of keys; both together are the softmax's own.
     """
 
-    def __init__(self, directions: Float[Tensor, "g f d"], heads: int, examples: int) -> None:
+    def __init__(self, directions: Float[Tensor, "g f d"], heads: int, examples: int, of_keys: bool = False) -> None:
+        self.of_keys = of_keys
         groups = len(directions)
         self.directions, self.scale = directions, directions.shape[2] ** -0.25
         self.head = torch.arange(heads, device=directions.device).div(heads // groups, rounding_mode="floor")
@@ -42,7 +46,11 @@ class PositiveFeatures(FeatureMap):
         self, x: Float[Tensor, "m n d"], phi: Float[Tensor, "m n f"], grad: Float[Tensor, "m n f"], cut: Cut
     ) -> Float[Tensor, "m n d"]:
         """The sum of directions, each as its feature and its gradient have it; the largest counts as a constant."""
-        return torch.baddbmm(x, grad.mul_(phi), self.rows(cut), beta=0, alpha=self.scale)
+        grad.mul_(phi)
+        if not self.of_keys:
+            return torch.baddbmm(x, grad, self.rows(cut), beta=0, alpha=self.scale)
+        norms = x * grad.sum(-1, keepdim=True)
+        return norms.baddbmm_(grad, self.rows(cut), beta=-(self.scale**2), alpha=self.scale)
 
     def exponents(
         self,

@@ -46,7 +46,7 @@ def shifted_sums(
     directions: Float[Tensor, "g f d"],
 ) -> ShiftedSums:
     """The sums over the real keys of each head; hidden ones must be zero."""
-    (b, g), phi = k.shape[:2], PositiveFeatures(directions, k.shape[1], len(k))
+    (b, g), phi = k.shape[:2], PositiveFeatures(directions, k.shape[1], len(k), of_keys=True)
     hidden = None if key_mask is None else ~key_mask.repeat_interleave(g, 0)[..., None]
     found = _ShiftedSums.apply(*(x.flatten(0, 1).contiguous() for x in (k, v)), hidden, phi)
     return ShiftedSums(*(each.unflatten(0, (b, g)) for each in found))
@@ -90,7 +90,7 @@ class _ShiftedSums(torch.autograd.Function):
             s_c.mul_(fading).baddbmm_(phi_k.mT, cut.of(v))
             z_c.mul_(fading).add_(phi_k.sum(1)[..., None])
             shift_c.copy_(highest)
-        ctx.save_for_backward(k, v, offset, shift)
+        ctx.save_for_backward(k, v, offset.sub_(shift))
         ctx.mark_non_differentiable(shift)
         ctx.phi = phi
         return s, z, shift
@@ -98,16 +98,13 @@ class _ShiftedSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_s: Tensor, grad_z: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        k, v, offset, shift = ctx.saved_tensors
+        k, v, offset = ctx.saved_tensors
         work, grad_k, grad_v = room(k), torch.empty_like(k), torch.empty_like(v)
-        offset = offset - shift
         for cut in _cuts(k):
             phi_k = ctx.phi.exponents(work, "k", cut.of(k), cut, cut.of(offset)).exp2_()
             torch.bmm(phi_k, grad_s[cut.heads], out=cut.of(grad_v))
-            to_offset = torch.bmm(phi_k, grad_z[cut.heads]).add_((cut.of(v) * cut.of(grad_v)).sum(-1, keepdim=True))
             back = torch.bmm(cut.of(v), grad_s[cut.heads].mT, out=work.take("back", *phi_k.shape))
-            slope = ctx.phi.slope(cut.of(k), phi_k, back.add_(grad_z[cut.heads].mT), cut)
-            cut.of(grad_k).copy_(slope.addcmul_(cut.of(k), to_offset, value=-(ctx.phi.scale**2)))
+            cut.of(grad_k).copy_(ctx.phi.slope(cut.of(k), phi_k, back.add_(grad_z[cut.heads].mT), cut))
         return grad_k, grad_v, None, None
 
 
