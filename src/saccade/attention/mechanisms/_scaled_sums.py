@@ -102,8 +102,8 @@ class _Factors(NamedTuple):
 
 def _factors(work: Workspace, key: Float[Tensor, "c n 1"], row: Float[Tensor, "c n 1"]) -> _Factors:
     pairs = torch.sub(key.mT, row, out=work.take("scale", len(key), key.shape[1], key.shape[1])).exp2_()
-    end = row[:, -1:]
-    return _Factors(pairs, (-row).exp2_(), (key - end).exp2_(), (-end).exp2_())
+    end, before = row[:, -1:], (-row).clamp_(max=0).exp2_()  # a row may fall where nothing is before it to be scaled
+    return _Factors(pairs, before, (key - end).exp2_(), before[:, -1:])
 
 
 class _Scaled(torch.autograd.Function):

@@ -265,7 +265,7 @@ class PerformerAttention(Mechanism):
         moved, sums, products = tensor_bytes(*sizes), f * (value_dim + 1), 2 * f * (head_dim + value_dim)
         if not causal:
             flops = products * (kv_heads * n_k + heads * n_q) + 2 * f * heads * n_q
-            return Cost(flops, 0, moved, kept=kept_bytes(*sizes) + 4 * kv_heads * (sums + n_k))
+            return Cost(flops, 0, moved, kept=kept_bytes(*sizes) + 4 * kv_heads * (sums + n_k + 1))
         n = n_q + missing_rows(n_q)
         chunk, pieces = min(CHUNK, n), -(-n // ROWS)
         pairs, chunks = heads * n * chunk, -(-n // max(chunk, 1))

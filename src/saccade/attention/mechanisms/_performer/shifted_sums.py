@@ -59,7 +59,7 @@ def asked_sums(
     b, g = sums.s.shape[:2]
     rows, flat = rearrange(q, "b (g r) q d -> (b g) (r q) d", g=g), Sums(sums.s.flatten(0, 1), sums.z.flatten(0, 1))
     out = asked(rows, flat, PositiveFeatures(directions, g, b), least(q.dtype))
-    return rearrange(out, "(b g) (r q) e -> b (g r) q e", b=b, g=g, q=q.shape[2])
+    return rearrange(out, "(b g) (r q) e -> b (g r) q e", b=b, g=g, r=q.shape[1] // g)
 
 
 def joined(one: ShiftedSums, other: ShiftedSums) -> ShiftedSums:
@@ -90,7 +90,7 @@ class _ShiftedSums(torch.autograd.Function):
             s_c.mul_(fading).baddbmm_(phi_k.mT, cut.of(v))
             z_c.mul_(fading).add_(phi_k.sum(1)[..., None])
             shift_c.copy_(highest)
-        ctx.save_for_backward(k, v, offset.sub_(shift))
+        ctx.save_for_backward(k, v, offset, shift)
         ctx.mark_non_differentiable(shift)
         ctx.phi = phi
         return s, z, shift
@@ -98,10 +98,10 @@ class _ShiftedSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_s: Tensor, grad_z: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        k, v, offset = ctx.saved_tensors
+        k, v, offset, shift = ctx.saved_tensors
         work, grad_k, grad_v = room(k), torch.empty_like(k), torch.empty_like(v)
         for cut in _cuts(k):
-            phi_k = ctx.phi.exponents(work, "k", cut.of(k), cut, cut.of(offset)).exp2_()
+            phi_k = ctx.phi.exponents(work, "k", cut.of(k), cut, cut.of(offset)).sub_(shift[cut.heads]).exp2_()
             torch.bmm(phi_k, grad_s[cut.heads], out=cut.of(grad_v))
             back = torch.bmm(cut.of(v), grad_s[cut.heads].mT, out=work.take("back", *phi_k.shape))
             cut.of(grad_k).copy_(ctx.phi.slope(cut.of(k), phi_k, back.add_(grad_z[cut.heads].mT), cut))
