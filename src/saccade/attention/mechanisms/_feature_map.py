@@ -213,7 +213,7 @@ def running(
     found = work.take(f"running {name}", *heads, *own.shape[1:])
     kept = begin.new_ones(*heads, 1, 1) if decay is None else decay.unflatten(0, heads)
     own, kept, before = (x.unbind(1) for x in (own.unflatten(0, heads), kept, found))
-    before[order[0]].copy_(begin)
-    for chunk, behind in zip(order, [*(before[chunk] for chunk in order[1:]), begin], strict=True):
-        torch.addcmul(own[chunk], before[chunk], kept[chunk], out=behind)  # `cumsum` takes ten times as long
+    for chunk in order:  # `cumsum` takes ten times as long
+        before[chunk].copy_(begin)
+        torch.addcmul(own[chunk], begin, kept[chunk], out=begin)
     return found.flatten(0, 1)
