@@ -45,9 +45,7 @@ def performer(q: Tensor, k: Tensor, v: Tensor, directions: Tensor, allowed: Tens
     return torch.stack(out, 2) if out else v.new_zeros(batch, heads, 0, v.shape[-1])
 
 
-def performer_recurrent(
-    q: Tensor, k: Tensor, v: Tensor, directions: Tensor, key_mask: Tensor | None = None
-) -> Tensor:
+def performer_recurrent(q: Tensor, k: Tensor, v: Tensor, directions: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """Algorithm 1 from left to right, with the features as they are: prefix sums of phi(k) v^T and of phi(k)."""
     batch, heads, n, _ = q.shape
     phi_q, phi_k = features(q, directions), features(k, directions)

@@ -1,6 +1,7 @@
 # pyright: reportMissingImports=false
 """Mechanisms of other libraries that find their own pattern, or compress keys: attention alone, without projections."""
 
+import contextlib
 from functools import partial
 
 import torch
@@ -17,7 +18,8 @@ What the peers compute, with the same sizes:
   routing-transformer         32 clusters, a window of n / 32; centroids move only in training, here they rest
   sinkhorn-transformer        blocks of 128, its attention sort net; its values are those of sorted *keys*
   linformer                   rank 256, one matrix for keys and one for values, for all heads
-  memory-compressed-att.      stride 3, a convolution for each head, one null slot"""
+  memory-compressed-att.      stride 3, a convolution for each head, one null slot
+  performer-pytorch           256 features; causal without its CUDA extension, which is how it runs on a CPU"""
 
 
 def reformer(heads: int, n: int, dim: int) -> Call:
@@ -77,6 +79,14 @@ def compressed(heads: int, n: int, dim: int) -> Call:
     return call
 
 
+def performer(heads: int, n: int, dim: int, causal: bool) -> Call:
+    """One set of directions for all heads."""
+    from performer_pytorch import FastAttention
+
+    with contextlib.redirect_stdout(None):  # it says that it has no CUDA extension
+        return FastAttention(dim, 256, causal=causal).eval()
+
+
 def runs(row: Row) -> None:
     """A peer's numbers depend on its own draws: here only that it runs, forward and backward, and gives numbers."""
     inputs = [torch.randn(1, 2, 1024, 16, requires_grad=True) for _ in range(3)]
@@ -95,4 +105,6 @@ def mechanism_peers() -> list[tuple[str, Row]]:
         ("sinkhorn-transformer", peer("sinkhorn-transformer", sinkhorn)),
         ("linformer", peer("linformer", linformer, tokens_first=True)),
         ("memory-compressed-attention", peer("memory-compressed-att.", compressed, tokens_first=True)),
+        ("performer-pytorch", peer("performer-pytorch", partial(performer, causal=False))),
+        ("performer-pytorch", peer("performer-pytorch causal", partial(performer, causal=True))),
     ]

@@ -11,7 +11,7 @@ from saccade.attention import to_mechanism
 from saccade.attention.mechanism import AttentionLayer
 from speed.mechanism_peers import COMPUTES, mechanism_peers
 from speed.ratios import Size, check, checked, said, table
-from speed.rows import Goals, Row, close, dense
+from speed.rows import Goals, Row, close, dense, equals
 from speed.timing import Call, Timer
 
 
@@ -33,7 +33,26 @@ def our_rows() -> list[Row]:
         row("sinkhorn", "sinkhorn(block={n})", dense, {4096: (7, 7), 16384: (16, 16)}),
         row("linformer(max_length={n})", "", None, {4096: (5.5, 5.5), 16384: (18, 18)}),
         row("compressed", "", None, {4096: (2.3, 2.3)}),
+        performer_row(False, {4096: (4.3, 5.5), 16384: (16, 18)}),
+        performer_row(True, {4096: (2.9, 3.4), 16384: (10, 12)}),
     ]
+
+
+def performer_row(causal: bool, goals: Goals) -> Row:
+    """FAVOR+ with 256 features, held to all its weights written out."""
+
+    def build(heads: int, n: int, dim: int) -> Call:
+        return partial(fresh("performer", heads, n, dim), causal=causal)
+
+    def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        directions = fresh("performer", *q.shape[1:]).directions
+        q, k = (x / x.shape[3] ** 0.25 for x in (q, k))
+        exponents = [x @ directions.mT - x.square().sum(-1, keepdim=True) / 2 for x in (q, k)]
+        weights = exponents[0].exp() @ exponents[1].exp().mT
+        weights = weights.tril() if causal else weights
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+    return Row("performer, causal" if causal else "performer", build, equals(definition), goals)
 
 
 def row(text: str, limit: str, definition: Call | None, goals: Goals) -> Row:

@@ -245,7 +245,7 @@ def test_steps_of_any_size_stay_finite_and_equal_the_whole():
         ({"norms": "root"}, "norms must be one of chi, sqrt_d, got 'root'"),
     ],
 )
-def test_options_that_make_no_features_are_refused(options, message):
+def test_options_that_make_no_features_are_refused(unchecked, options, message):
     with pytest.raises(ValueError, match=message):
         MECHANISMS["performer"](**options)
 

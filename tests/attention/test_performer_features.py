@@ -1,6 +1,7 @@
 """What is random in Performer: its directions, when they are drawn, and how near they come to softmax attention."""
 
 import copy
+import itertools
 import math
 import pickle
 
@@ -125,7 +126,7 @@ def test_directions_are_drawn_anew_after_so_many_steps_and_then_again():
     for _ in range(7):
         seen.append(layer.directions.clone())
         after_step(layer)
-    assert [torch.equal(one, other) for one, other in zip(seen, seen[1:], strict=False)] == [True, True, False] * 2
+    assert [torch.equal(one, other) for one, other in itertools.pairwise(seen)] == [True, True, False] * 2
     assert not torch.equal(seen[0], layer.directions)
     assert int(layer.steps) == 7
 

@@ -78,7 +78,7 @@ class PerformerLayer(AttentionLayer):
         self._validate_built(q, k, v)
         key_mask, wide = needed(key_mask), state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
-            if causal:
+            if causal and q.numel():  # no queries see the same in both forms
                 return self._causal(q, k, v, key_mask, q_start).to(q.dtype)
             return asked_sums(q.to(wide), self._sums(k, v, key_mask), self.directions.to(wide)).to(q.dtype)
 
@@ -145,8 +145,6 @@ class PerformerLayer(AttentionLayer):
         q_start: int,
     ) -> Float[Tensor, "b h q e"]:
         """Queries with the keys up to their own positions. Keys before `q_start` enter as sums."""
-        if not q.shape[0] * q.shape[2]:
-            return q.new_zeros(*q.shape[:3], v.shape[3])
         n, wide = q.shape[2], state_dtype(q.dtype)
         end = q_start + n + missing_rows(n)
         if key_mask is None and k.shape[2] < q_start + n:  # queries behind the last key see all keys
