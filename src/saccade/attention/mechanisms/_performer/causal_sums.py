@@ -35,7 +35,7 @@ def causal_sums(
         directions: of each key head.
     """
     (b, h), group = q.shape[:2], q.shape[1] // k.shape[1]
-    earlier = no_sums(*k.shape[:2], directions.shape[1], v.shape[3], like=v) if earlier is None else earlier
+    earlier = no_sums(b, k.shape[1], directions.shape[1], v.shape[3], like=v) if earlier is None else earlier
     key, row = running_scales(k.detach(), key_mask, earlier.shift, PositiveFeatures(directions, k.shape[1], b))
     rows = (each.repeat_interleave(group, 1) if group > 1 else each for each in (k, v, key, row, *earlier[:2]))
     k, v, key, row, s, z = (each.flatten(0, 1) for each in rows)
