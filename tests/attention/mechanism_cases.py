@@ -36,6 +36,9 @@ SPECS = {
     "mixed_default": MECHANISMS["mixed"](),
     "lsh": MECHANISMS["lsh"](bucket=4, rounds=2, same_bucket=True, unique=True, causal_buckets=6, seed=3),
     "routing": MECHANISMS["routing"](clusters=5, seed=3),
+    "synthesizer": MECHANISMS["synthesizer"](max_length=150),
+    "synthesizer_fixed": MECHANISMS["synthesizer"]("fixed", max_length=150, seed=3),
+    "synthesizer_mixed": MECHANISMS["synthesizer"]("random+dot", max_length=150),
 }
 PATTERNS = {
     "full": Full(),

@@ -36,6 +36,9 @@ SPECS = {
     "early_only": MECHANISMS["sparse"](Global(3, rows=False)),
     "compressed": MECHANISMS["compressed"](),
     "compressed_mixed": MECHANISMS["compressed"](stride=2, kernel=5, groups=1, null=False),
+    "synthesizer": MECHANISMS["synthesizer"](max_length=2000),
+    "synthesizer_random": MECHANISMS["synthesizer"]("random", max_length=1000),
+    "synthesizer_mixed": MECHANISMS["synthesizer"]("factorised_random+dot", max_length=2000),
 }
 SIZES = {"linear": "O(1)", "performer": "O(1)"} | dict.fromkeys(
     ("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)"
@@ -45,7 +48,12 @@ SIZES = {"linear": "O(1)", "performer": "O(1)"} | dict.fromkeys(
 LIMITS = {"self": 1, "local": 6, "local_long": 41, "sinks": 3 + 4 + 1, "windows": 2 + 9 + 1, "longformer": 2 + 3 + 1}
 """Tokens that a window keeps: its sinks, those to the left, and the token itself."""
 
-PER_TOKEN = {"lsh": H * (D + 2) + G * E, "lsh_unique": H * (D + 3) + G * E}
+PER_TOKEN = {
+    "lsh": H * (D + 2) + G * E,
+    "lsh_unique": H * (D + 3) + G * E,
+    "synthesizer": G * E + 1,
+    "synthesizer_random": G * E + 1,
+}
 """Numbers that are kept of a token, where these are not its key, its value and whether it is real."""
 
 GROUPS = {"compressed": (3, 3), "compressed_mixed": (2, 5)}

@@ -10,6 +10,7 @@ import oracles
 import oracles_scores
 from saccade import Full, attend
 from saccade.attention import MECHANISMS
+from saccade.attention.mechanisms import _query_chunks
 from saccade.attention.mechanisms._full import pair_scores, scored_chunks
 from saccade.attention.mechanisms._full.weightings import lowest_of_highest
 
@@ -101,9 +102,8 @@ def test_any_cut_gives_the_same(monkeypatch, score, weights, causal, pairs, keys
         return layer(*qkv, key_mask=key_mask, causal=causal)
 
     whole = with_gradients(run, q, k, v, upstream=upstream)
-    for module in (scored_chunks, pair_scores):
-        monkeypatch.setattr(module, "PAIRS", {"cpu": pairs})
-    monkeypatch.setattr(scored_chunks, "CAUSAL_ROWS", 3 + pairs % 7)
+    monkeypatch.setattr(_query_chunks, "PAIRS", {"cpu": pairs})
+    monkeypatch.setattr(_query_chunks, "CAUSAL_ROWS", 3 + pairs % 7)
     monkeypatch.setattr(pair_scores, "SOME_KEYS", keys)
     assert_same(with_gradients(run, q, k, v, upstream=upstream), whole)
 
@@ -331,8 +331,7 @@ def test_no_array_of_all_pairs_is_made(monkeypatch):
         "take",
         lambda work, name, *shape: largest.append(math.prod(shape)) or plain(work, name, *shape),
     )
-    monkeypatch.setattr(scored_chunks, "PAIRS", {"cpu": 2**15})
-    monkeypatch.setattr(pair_scores, "PAIRS", {"cpu": 2**15})
+    monkeypatch.setattr(_query_chunks, "PAIRS", {"cpu": 2**15})
     q, k, v = (torch.randn(1, 1, n, 2, requires_grad=True) for _ in range(3))
     for score in ("dot", "additive"):
         MECHANISMS["full"](score, "relu").build(1, 2)(q, k, v).sum().backward()

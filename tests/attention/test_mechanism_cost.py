@@ -23,6 +23,10 @@ COUNTED = [
     "full(score='additive')",
     "full(score='additive', weights='relu', hidden=5)",
     "full(weights='relu')",
+    "synthesizer('random', max_length=1111)",
+    "synthesizer('fixed+dot', max_length=1200)",
+    "synthesizer('factorised_dense', block=50)",
+    "synthesizer('dense+factorised_random+factorised_dense', max_length=1111, rank=3)",
     "full(score='cosine', weights='top_k')",
     "mixed([(full(weights='relu'), 3), (local(left=64), 3)])",
     "Full()",
@@ -46,9 +50,9 @@ def test_pairs_are_counted_exactly(name, causal, n_q, n_k):
 @pytest.mark.parametrize("name", SPECS)
 def test_bytes_are_at_least_what_goes_in_and_out(name):
     n_q, n_k = (29 if SPECS[name].claims.cross else 31), 31
-    key_dim = 0 if SPECS[name].claims.shared_qk else D
+    query_dim, key_dim = (D if part in SPECS[name].inputs else 0 for part in "qk")
     cost = SPECS[name].cost(n_q, n_k, heads=H, head_dim=D, value_dim=E)
-    assert cost.bytes >= 4 * H * (n_q * D + n_k * key_dim + n_k * E + n_q * E)
+    assert cost.bytes >= 4 * H * (n_q * query_dim + n_k * key_dim + n_k * E + n_q * E)
     grouped = SPECS[name].cost(n_q, n_k, heads=H, head_dim=D, value_dim=E, kv_heads=G)
     saved = cost.bytes - grouped.bytes - 4 * (H - G) * n_k * (key_dim + E)
     own = bool(list(SPECS[name].build(H, D, value_dim=E).parameters()))  # fewer where key heads are
@@ -115,7 +119,7 @@ def test_operations_and_what_is_kept_are_those_that_torch_counts(name, causal, n
     # What is kept for each query is kept for whole tiles of them; the parts of a mixture keep views of its inputs, and
     # outputs that are not its own.
     spare = 4 * 6 * (-n % 64) + (4 * n * 16 * (6 + kv_heads) if spec.name == "mixed" else 0)
-    kept = kept_bytes(lambda: layer(q, k, v, causal=causal), layer.parameters())
+    kept = kept_bytes(lambda: layer(q, k, v, causal=causal), [*layer.parameters(), *layer.buffers()])
     assert 0 <= kept - cost.kept <= spare
 
 

@@ -29,16 +29,17 @@ NAMES = (
     "linformer",
     "compressed",
     "linear",
+    "synthesizer",
     "mixed",
 )
 
 
 def test_the_list_has_the_names_of_the_design():
-    assert tuple(sorted(MECHANISMS)) == tuple(sorted(NAMES))
-    assert all(MECHANISMS[name].name == name for name in NAMES)
+    assert set(NAMES) <= set(MECHANISMS)
+    assert all(MECHANISMS[name].name == name for name in MECHANISMS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MECHANISMS)
 def test_every_mechanism_is_a_frozen_spec_with_defaults(name):
     kind = MECHANISMS[name]
     spec = kind()

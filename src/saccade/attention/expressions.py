@@ -75,19 +75,21 @@ class _Reader:
 
     def call(self, name: str, values: list[object], options: dict[str, object]) -> object:
         """What a name gives with some options."""
-        if name not in self.names:
-            raise ValueError(unknown(self.kind, name, self.names))
-        known = signature(self.names[name]).parameters
+        try:
+            called = self.names[name]  # not `in`: names may have their own reason to refuse
+        except KeyError:
+            raise ValueError(unknown(self.kind, name, self.names)) from None
+        known = signature(called).parameters
         for option in options:
             if option not in known:
                 raise ValueError(unknown(f"option of {name}", option, known))
         if len(values) > len(known):
             raise ValueError(must_be(f"values in {name}(...)", f"at most {len(known)}", len(values)))
         try:
-            signature(self.names[name]).bind(*values, **options)
+            signature(called).bind(*values, **options)
         except TypeError as error:
             raise ValueError(must_be(f"{name}(...)", f"complete ({error})", self.text)) from None
-        return self.names[name](*values, **options)
+        return called(*values, **options)
 
 
 def _example(names: Mapping[str, object]) -> str:

@@ -163,6 +163,8 @@ class Mechanism(ABC):
     """The promise of a mechanism. Subclasses are frozen dataclasses whose every option has a default."""
 
     name: ClassVar[str]
+    family: ClassVar[str] = "others"
+    """Under which heading the list of all mechanisms shows it."""
     inputs: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     """What its layer is called with by keyword, of `input_sizes`; it reads nothing else."""
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 ACROSS = 4
 
+DOTS = 160
+"""Of a .png, to an inch."""
+
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty white figure of so many inches, outside matplotlib's list of windows.
@@ -68,7 +71,7 @@ def save(figure: "Figure", path: Path, colors: int | None = None) -> None:
     metadata = {"Date": None} if kind == "svg" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saccade-") as folder:
         partial = Path(folder) / path.name
-        figure.savefig(partial, format=kind, dpi=160, metadata=metadata)
+        figure.savefig(partial, format=kind, dpi=DOTS, metadata=metadata)
         if colors is not None:
             _reduce(partial, colors)
         os.replace(partial, path)

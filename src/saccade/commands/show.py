@@ -51,7 +51,7 @@ def show(
     if not what:
         say(_names())
         return
-    is_run = what[0] not in (*MECHANISMS, "all") and Path(what[0]).is_dir()
+    is_run = what[0] != "all" and what[0] not in MECHANISMS and Path(what[0]).is_dir()
     of_mechanisms = _given(causal=causal or None, heads=heads, seed=seed)
     of_a_run = _given(examples=examples, split=split, grid=grid, json=as_json or None)
     if foreign := of_mechanisms if is_run else of_a_run:
@@ -89,13 +89,14 @@ def _known(text: str) -> Mechanism:
     try:
         return to_mechanism(text)
     except ValueError as error:
-        if "(" in text:
+        if "(" in text or text in MECHANISMS.broken:
             raise
         raise ValueError(f"{error}; and there is no folder of a run at that path") from None
 
 
 def _names() -> str:
-    """The mechanisms with what each is, from the first line of its documentation."""
-    width = max(map(len, MECHANISMS))
-    lines = (f"{name:<{width}}  {(spec.__doc__ or '').partition(chr(10))[0]}" for name, spec in MECHANISMS.items())
-    return "\n".join(lines)
+    """The mechanisms with what each is, from the first line of its documentation, and plug-ins that cannot be used."""
+    broken = {name: f"left out: {reason}" for name, reason in MECHANISMS.broken.items()}
+    known = {name: (spec.__doc__ or "").partition("\n")[0] for name, spec in MECHANISMS.items()}
+    width = max(map(len, (*known, *broken)))
+    return "\n".join(f"{name:<{width}}  {told}" for name, told in (*known.items(), *broken.items()))

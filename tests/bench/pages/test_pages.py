@@ -13,9 +13,10 @@ from saccade.bench.pages import __main__ as main
 from saccade.bench.pages import page as module
 from saccade.bench.pages.__main__ import texts, write_pages
 from saccade.bench.pages.examples import MOST, example
-from saccade.bench.pages.index import _paper, index
+from saccade.bench.pages.index import FAMILIES, SMALL, WIDTH, _paper, index
 from saccade.bench.pages.page import caption, page
 from saccade.bench.pages.passage import LENGTH, RECIPE
+from saccade.bench.pages.picture import CELLS
 from saccade.claims import Claims
 from saccade.data import DataSettings
 from saccade.training import TrainingSettings
@@ -39,8 +40,18 @@ def test_the_picture_is_there_and_small(name):
     assert image.imread(path).std() > 0.05
 
 
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_the_small_picture_is_there_and_twice_as_fine_as_it_is_shown(name):
+    path = DOCS / SMALL / f"{name}.png"
+    assert path.is_file(), "make docs"
+    assert path.stat().st_size < 25_000
+    assert image.imread(path).shape[:2] == (2 * CELLS + 2, 2 * WIDTH)
+
+
 def test_there_are_no_pages_of_what_is_gone():
-    assert {path.name for path in DOCS.iterdir()} == {*texts(), *(f"{name}.png" for name in MECHANISMS)}
+    pictures = {f"{name}.png" for name in MECHANISMS}
+    assert {path.name for path in DOCS.iterdir()} == {*texts(), *pictures, SMALL}
+    assert {path.name for path in (DOCS / SMALL).iterdir()} == pictures
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
@@ -56,11 +67,34 @@ def test_a_page_tells_every_option_claim_and_length(name):
     assert "|  |" not in told.replace("| promise |  |", "")
 
 
-def test_the_index_links_every_page():
+def test_the_index_shows_every_mechanism_in_its_family():
     told = index()
-    assert re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\)", told, re.MULTILINE) == [(name, name) for name in MECHANISMS]
-    assert "| 100% | yes | O(n) | Vaswani et al. 2017 |" in told
-    assert "| O(1) | Katharopoulos et al. 2020 |" in told
+    families = re.split(r"^## ", told, flags=re.MULTILINE)
+    glance = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\)", told, re.MULTILINE)
+    assert sorted(glance) == sorted((name, name) for name in MECHANISMS)
+    for name, kind in MECHANISMS.items():
+        (family,) = (each for each in families if each.lower().startswith(f"{kind.family}\n"))
+        assert f'<a href="{name}.md"><img src="{SMALL}/{name}.png"' in family
+        assert f"\n**[{name}]({name}.md)**: " in family
+    assert "| [`full`](full.md) | 100% | O(n) | ✓ | ✓ |" in told
+    assert "O(n² d) time. State: O(n). *Vaswani et al. 2017*" in told
+    assert "<code>(Local(48) &amp; Strided(8)) | Global(4)</code>" in told
+    assert "State: O(1). *Katharopoulos et al. 2020*" in told
+
+
+def test_every_family_says_what_unites_it():
+    assert {kind.family for kind in MECHANISMS.values() if kind.__module__.startswith("saccade.")} <= set(FAMILIES)
+
+
+def test_a_family_of_its_own_stands_behind_the_others(monkeypatch):
+    class Odd(LINEAR):
+        __doc__ = LINEAR.__doc__
+        family = "oddities"
+
+    monkeypatch.setitem(module.MECHANISMS, "linear", Odd)
+    headings = re.findall(r"^## (.*)$", index(), re.MULTILINE)
+    assert headings[-2:] == ["Oddities", "The pictures"]
+    assert "Reordered products" not in headings
 
 
 @pytest.mark.parametrize(
@@ -120,7 +154,8 @@ def test_what_a_mechanism_cannot_do_is_told(monkeypatch):
     assert "mechanism=\"linear\")  # or 'linear(most=4096)'" in told
     assert "`extra_tokens` cannot be put in front of it" in told
     assert "Negative weights, where there are any, are orange." in told
-    assert "| 1.6% | no | - | Katharopoulos et al. 2020 |" in index()
+    assert "| [`linear`](linear.md) | 1.6% | - |  | ✓ |" in index()
+    assert "State: none. *Katharopoulos et al. 2020*" in index()
 
 
 def test_captions_say_what_has_to_be_known():
@@ -147,7 +182,8 @@ def test_all_is_written(tmp_path, capsys, monkeypatch):
     quick = TrainingSettings(steps=50, batch_size=1)
     write_pages(tmp_path / "pages", replace(RECIPE, data=DataSettings(length=32, per_class=10), training=quick))
     wanted = {"README.md", "full.md", "full.png", "linear.md", "linear.png"}
-    assert {path.name for path in (tmp_path / "pages").iterdir()} == wanted
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {*wanted, SMALL}
+    assert {path.name for path in (tmp_path / "pages" / SMALL).iterdir()} == {"full.png", "linear.png"}
     assert "step 50 of 50: loss " in capsys.readouterr().out
     (tmp_path / "pages/linear.md").unlink()
     (tmp_path / "pages/linear.png").write_bytes(b"mine")

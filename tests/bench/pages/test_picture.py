@@ -1,18 +1,22 @@
 import numpy
 import pytest
 import torch
+from matplotlib.image import imread
 
 from saccade.attention import MECHANISMS, to_mechanism
 from saccade.attention.weights import implied_weights
 from saccade.bench.pages.passage import Passage, read
 from saccade.bench.pages.picture import (
     CELLS,
+    GAP,
     LEVELS,
     overlap,
     shade,
+    small_figure,
     weights_figure,
     weights_on,
 )
+from saccade.bench.plots import ink_colors, save
 from saccade.bench.shades import FULL_INK
 from saccade.models import ClassifierSettings, SequenceClassifier
 
@@ -102,3 +106,23 @@ def test_the_figure_has_full_attention_on_the_left(passage):
     assert titles[0] == f"full, head {first}"
     assert titles[1].startswith("24% of the pairs, overlap with full ")
     assert len(weights_figure(to_mechanism("full"), passage).axes) == 2
+
+
+def test_the_small_picture_is_two_heads_dot_by_dot(passage, tmp_path):
+    spec = to_mechanism("local(left=2)")
+    save(small_figure(spec, passage), tmp_path / "a.png")
+    drawn = imread(tmp_path / "a.png")[..., :3]
+    side = 2 * N
+    assert drawn.shape[:2] == (side + 2, 2 * (side + 2) + GAP)
+    for start, head in zip((1, side + 3 + GAP), passage.heads, strict=True):
+        wanted = ink_colors()((shade(weights_on(spec, passage)[head]).numpy() + 1) / 2)[..., :3]
+        square = drawn[1 : side + 1, start : start + side]
+        for offset in (0, 1):
+            assert numpy.allclose(square[offset::2, offset::2], wanted, atol=0.01)
+    assert (drawn[:, side + 2 : side + 2 + GAP] == 1).all()
+
+
+def test_the_small_picture_of_full_attention_is_what_it_was_trained_with(passage):
+    (drawn,) = (each.get_array() for each in small_figure(to_mechanism("full"), passage).images)
+    wanted = shade(passage.weights[passage.heads[0]])
+    assert numpy.array_equal(drawn[1 : 2 * N : 2, 1 : 2 * N : 2], wanted.numpy())

@@ -21,6 +21,7 @@ from saccade.attention.mechanisms.sparse import (
     SparseTransformerAttention,
     StridedAttention,
 )
+from saccade.attention.mechanisms.synthesizer import SynthesizerAttention
 
 MECHANISMS |= {
     "full": FullAttention,
@@ -37,6 +38,7 @@ MECHANISMS |= {
     "compressed": CompressedAttention,
     "linear": LinearAttention,
     "performer": PerformerAttention,
+    "synthesizer": SynthesizerAttention,
     "mixed": MixedAttention,
 }
 

@@ -3,16 +3,20 @@
 A file of its own, so that a mechanism that is made of others can read their names.
 """
 
+from collections import ChainMap
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from saccade.attention.expressions import read
 from saccade.attention.mechanism import Mechanism
 from saccade.attention.patterns import PATTERNS, Pattern
+from saccade.attention.plug_ins import Mechanisms
 from saccade.errors import must_be
 
-MECHANISMS: dict[str, type[Mechanism]] = {}
-"""Name and spec of every mechanism."""
+MECHANISMS = Mechanisms()
+"""Name and spec of every mechanism, those of other packages behind our own."""
+
+_CALLABLE: ChainMap[str, Any] = ChainMap(MECHANISMS, PATTERNS)  # pyright: ignore[reportArgumentType] - it is read only
 
 
 def to_mechanism(chosen: str | Mechanism | Pattern) -> Mechanism:
@@ -23,11 +27,11 @@ def to_mechanism(chosen: str | Mechanism | Pattern) -> Mechanism:
             a spec, which is given back.
 
     Raises:
-        ValueError: an unknown name or option; the message lists the known ones, the nearest first.
+        ValueError: an unknown name or option; the message lists the known ones, the nearest first. Or a plug-in that
+            cannot be used; the message says why.
     """
     if isinstance(chosen, str):
-        own = {name: PATTERNS[name] for name in PATTERNS if name not in MECHANISMS}
-        value = read(chosen, {**own, **MECHANISMS}, "mechanism")
+        value = read(chosen, _CALLABLE, "mechanism")
     else:
         value = chosen
     if isinstance(value, Pattern):

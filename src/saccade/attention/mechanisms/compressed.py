@@ -232,6 +232,7 @@ class CompressedAttention(Mechanism):
     """
 
     name = "compressed"
+    family = "low rank"
     stride: int = 3
     kernel: int | None = None
     groups: Literal["heads", 1] = "heads"

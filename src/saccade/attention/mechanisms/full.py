@@ -11,11 +11,12 @@ import torch
 from saccade.attention.dispatch import attend
 from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._full.scored_chunks import Plan, Weighting, computed_pairs, scored
+from saccade.attention.mechanisms._full.scored_chunks import Plan, Weighting, scored
 from saccade.attention.mechanisms._full.scores import SHORTEST, AdditiveScore, CosineScore, DotScore, Score
 from saccade.attention.mechanisms._full.weightings import ReluWeights, SoftmaxWeights, TopKWeights
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
 from saccade.attention.mechanisms._pattern_layer import PatternLayer, pattern_claims
+from saccade.attention.mechanisms._query_chunks import computed_pairs
 from saccade.attention.patterns import Causal, Full
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
@@ -186,6 +187,7 @@ class FullAttention(Mechanism):
     """
 
     name = "full"
+    family = "dense"
     score: str = "scaled_dot"
     weights: str = "softmax"
     top_k: int = 64

@@ -188,6 +188,7 @@ class LinearAttention(Mechanism):
     """
 
     name = "linear"
+    family = "reordered products"
 
     @property
     def claims(self) -> Claims:

@@ -136,6 +136,7 @@ class LinformerAttention(Mechanism):
     """
 
     name = "linformer"
+    family = "low rank"
     rank: int = 256
     max_length: int = 4096
     sharing: Literal["none", "headwise", "key_value", "layerwise"] = "headwise"

@@ -233,6 +233,7 @@ class LshAttention(Mechanism):
     """
 
     name = "lsh"
+    family = "clustering"
     inputs = ("q", "v")
     bucket: int = 64
     rounds: int = 4

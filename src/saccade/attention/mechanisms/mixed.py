@@ -217,6 +217,7 @@ class MixedAttention(Mechanism):
     """
 
     name = "mixed"
+    family = "mixtures"
     parts: Sequence[Sequence[str | Mechanism | Pattern | int]] = (("local", 4), ("linear", 4))
 
     def __post_init__(self) -> None:

@@ -259,6 +259,7 @@ class RoutingAttention(Mechanism):
     """
 
     name = "routing"
+    family = "clustering"
     clusters: int = 32
     window: int | None = None
     decay: int | float = 0.999

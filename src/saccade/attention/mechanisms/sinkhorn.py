@@ -260,6 +260,7 @@ class SinkhornAttention(Mechanism):
     """
 
     name = "sinkhorn"
+    family = "sorting"
 
     block: int = 128
     iterations: int = 8

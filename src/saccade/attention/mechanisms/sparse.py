@@ -18,6 +18,8 @@ from saccade.errors import must_be
 class _PatternMechanism(Mechanism):
     """A mechanism that is nothing but a pattern."""
 
+    family = "patterns"
+
     @abstractmethod
     def shown(self) -> Pattern:
         """Who may look at whom."""

@@ -8,10 +8,10 @@ import typer
 
 from saccade.attention import MECHANISMS
 from saccade.bench.pages.examples import example
-from saccade.bench.pages.index import index
+from saccade.bench.pages.index import SMALL, index
 from saccade.bench.pages.page import page
 from saccade.bench.pages.passage import LENGTH, RECIPE, trained_passage
-from saccade.bench.pages.picture import weights_figure
+from saccade.bench.pages.picture import small_figure, weights_figure
 from saccade.bench.plots import save
 from saccade.tasks import Recipe
 from saccade.writing import write
@@ -47,8 +47,11 @@ def write_pages(folder: Path, recipe: Recipe | None = RECIPE) -> None:
     if recipe is None:
         return
     passage = trained_passage(recipe, say)
+    (folder / SMALL).mkdir(exist_ok=True)
     for name in MECHANISMS:
-        save(weights_figure(example(name, LENGTH), passage), folder / f"{name}.png", COLORS)
+        spec = example(name, LENGTH)
+        save(weights_figure(spec, passage), folder / f"{name}.png", COLORS)
+        save(small_figure(spec, passage), folder / SMALL / f"{name}.png", COLORS)
         say(f"wrote {folder / name}.png")
 
 

@@ -10,7 +10,7 @@ import torch
 from saccade.attention import Mechanism
 from saccade.attention.weights import implied_weights
 from saccade.bench.pages.passage import Passage
-from saccade.bench.plots import ink_colors, new_figure
+from saccade.bench.plots import DOTS, ink_colors, new_figure
 from saccade.bench.shades import cells, ink, pooled, shares, strength
 from saccade.shapes import Float, Tensor
 
@@ -23,6 +23,9 @@ SIDE, CELLS = 3.2, 128
 
 LEVELS = 16
 """How many shades are told apart."""
+
+GAP, FRAME = 12, 0.2
+"""Dots between the squares of a small picture, and the shade of the line around each."""
 
 
 def weights_on(spec: Mechanism, passage: Passage, seed: int = 0) -> Float[Tensor, "h n n"]:
@@ -55,6 +58,25 @@ def weights_figure(spec: Mechanism, passage: Passage) -> "Figure":
             _draw(axis, title, weights)
     figure.suptitle(str(spec), fontsize=11, fontweight="bold", x=0.02, ha="left")
     return figure
+
+
+def small_figure(spec: Mechanism, passage: Passage) -> "Figure":
+    """The same two heads side by side and nothing else: two dots of the picture for each cell, and a frame.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    weights = passage.weights if spec.name == "full" else weights_on(spec, passage)
+    squares = [_framed(shade(weights[head]).repeat_interleave(2, 0).repeat_interleave(2, 1)) for head in passage.heads]
+    gap = torch.full((len(squares[0]), GAP), torch.nan)
+    dots = torch.cat([squares[0], gap, squares[1]], 1)
+    figure = new_figure(dots.shape[1] / DOTS, dots.shape[0] / DOTS)
+    figure.figimage(dots.numpy(), cmap=ink_colors(), vmin=-1, vmax=1, origin="upper")
+    return figure
+
+
+def _framed(square: Float[Tensor, "n n"]) -> Float[Tensor, "m m"]:
+    return torch.nn.functional.pad(square, (1, 1, 1, 1), value=FRAME)
 
 
 def overlap(one: Float[Tensor, "q k"], other: Float[Tensor, "q k"]) -> float:

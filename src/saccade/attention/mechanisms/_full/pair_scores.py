@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from saccade.attention.backends._tiles import Workspace
-from saccade.attention.mechanisms._full.scored_chunks import ELSEWHERE, PAIRS, PairScore
+from saccade.attention.mechanisms._full.scored_chunks import PairScore
+from saccade.attention.mechanisms._query_chunks import pairs_at_a_time
 from saccade.shapes import Float, Tensor
 
 SOME_KEYS = 256
@@ -160,7 +161,7 @@ def _sigmoids(
 ) -> Iterator[tuple[Block, Float[Tensor, "m2 h r2 k2 f"]]]:
     """sigmoid(2 (q + k)) for all pairs, some MB at a time."""
     (m, group, n_q, f), n_k = q.shape, k.shape[1]
-    room = PAIRS.get(q.device.type, ELSEWHERE) // (group * f)
+    room = pairs_at_a_time(q.device) // (group * f)
     some_keys = max(1, min(n_k, SOME_KEYS, room))
     some_rows = max(1, min(n_q, room // some_keys))
     some_heads = max(1, room // (some_keys * some_rows))

@@ -17,16 +17,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.backends._tiles import Workspace, workspace
+from saccade.attention.mechanisms._query_chunks import hide_pairs, pairs_at_a_time, rows_at_a_time
 from saccade.shapes import Bool, Float, Tensor
-
-PAIRS = {"cpu": 2**20}
-"""Pairs scored at a time: on a CPU their scores are 4 MB and stay in cache."""
-
-ELSEWHERE = 2**26
-"""On a GPU the starts of kernels are what counts."""
-
-CAUSAL_ROWS = 128
-"""Queries at a time in the causal form: each chunk computes half a square of them in vain."""
 
 
 class Rounding(NamedTuple):
@@ -149,21 +141,6 @@ def scored(
     return _Scored.apply(rows, k.flatten(0, 1), v.flatten(0, 1), parameter, real, plan).view(*q.shape[:3], -1)
 
 
-def computed_pairs(n_q: int, n_k: int, heads: int, kv_heads: int, causal: bool) -> int:
-    """Pairs that a call on a CPU scores, visible or not, in all heads."""
-    if not causal or not n_q or not n_k:
-        return heads * n_q * n_k
-    step = _rows(n_q, n_k, heads // kv_heads, True, PAIRS["cpu"])
-    return heads * sum(
-        min(step, n_q - start) * min(n_k, start + min(step, n_q - start)) for start in range(0, n_q, step)
-    )
-
-
-def _rows(n_q: int, n_k: int, group: int, causal: bool, pairs: int) -> int:
-    """Queries at a time."""
-    return min(n_q, max(1, pairs // (group * n_k)), CAUSAL_ROWS if causal else n_q)
-
-
 class _Cut(NamedTuple):
     """Some queries of some key heads, and the first keys, which are all that they see."""
 
@@ -187,8 +164,8 @@ class _Cut(NamedTuple):
 def _cuts(q: Float[Tensor, "m h q f"], k: Float[Tensor, "m k f"], plan: Plan) -> Iterator[_Cut]:
     """All queries of all heads."""
     (m, group, n_q, _), n_k = q.shape, k.shape[1]
-    pairs = PAIRS.get(q.device.type, ELSEWHERE)
-    rows = _rows(n_q, n_k, group, plan.causal, pairs)
+    pairs = pairs_at_a_time(q.device)
+    rows = rows_at_a_time(n_q, n_k, group, plan.causal, pairs)
     heads = max(1, pairs // (group * rows * n_k))
     for head in range(0, m, heads):
         for row in range(0, n_q, rows):
@@ -226,13 +203,8 @@ class _Call(NamedTuple):
         scores = plan.score.scores(
             self.work, cut.queries(self.q), cut.keys(self.k), self.parameters(cut), plan.weighting.unit
         )
-        if self.real is not None:
-            scores.masked_fill_(~self.real[cut.heads, None, None, : cut.end], -torch.inf)
-        first = plan.q_start + cut.rows.start  # what the first query of the cut sees, all of them see
-        if plan.causal and first + 1 < cut.end:
-            later = scores.new_ones(scores.shape[2], cut.end - first, dtype=torch.bool).triu_(1)
-            scores[..., first:].masked_fill_(later, -torch.inf)
-        return scores
+        real = None if self.real is None else self.real[cut.heads, None, None, : cut.end]
+        return hide_pairs(scores, real, plan.q_start + cut.rows.start if plan.causal else None)
 
     def rounding(self) -> tuple[Float[Tensor, "m h q 1"], Float[Tensor, "m k 1"]] | None:
         """How far all scores may be off, if it matters."""
