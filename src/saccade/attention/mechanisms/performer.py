@@ -18,6 +18,7 @@ from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_s
 from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, missing_rows
 from saccade.attention.mechanisms._performer.causal_sums import causal_sums
 from saccade.attention.mechanisms._performer.directions import drawn_directions
+from saccade.attention.mechanisms._performer.exported import exported
 from saccade.attention.mechanisms._performer.shifted_sums import ShiftedSums, asked_sums, joined, no_sums, shifted_sums
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
@@ -78,6 +79,9 @@ class PerformerLayer(AttentionLayer):
         self._validate_built(q, k, v)
         key_mask, wide = needed(key_mask), state_dtype(q.dtype)
         with torch.autocast(q.device.type, enabled=False):
+            if torch.compiler.is_exporting():
+                k, v = hide(k.to(wide), v.to(wide), key_mask)
+                return exported(q.to(wide), k, v, key_mask, self.directions.to(wide), causal, q_start).to(q.dtype)
             if causal and q.numel():  # no queries see the same in both forms
                 return self._causal(q, k, v, key_mask, q_start).to(q.dtype)
             return asked_sums(q.to(wide), self._sums(k, v, key_mask), self.directions.to(wide)).to(q.dtype)
@@ -232,6 +236,7 @@ class PerformerAttention(Mechanism):
             normalised=True,
             unordered=True,
             streaming=True,
+            exportable=True,
             state_size="O(1)",
         )
 
