@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import LOG2E
@@ -19,7 +18,8 @@ from saccade.attention.inputs import needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._efficient.features import Running, Softmaxed, lowest, shift_of, summed
 from saccade.attention.mechanisms._efficient.running import chunk_of, running_softmax, whole
-from saccade.attention.mechanisms._feature_map import ROWS, Sums, asked
+from saccade.attention.mechanisms._feature_map import ROWS, Sums
+from saccade.attention.mechanisms._grouped_heads import ask
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -117,12 +117,9 @@ def _added(state: Running, k: Float[Tensor, "b g 1 d"], v: Float[Tensor, "b g 1 
 
 def _asked(q: Float[Tensor, "b h q d"], sums: Running) -> Float[Tensor, "b h q e"]:
     """What the features of each query attend to, weighted; all of them weigh nothing where there are no keys."""
-    (b, g), group = sums.s.shape[:2], q.shape[1] // sums.s.shape[1]
-    rows = rearrange(q, "b (g group) q d -> (b g) (group q) d", g=g)
     seen = sums.z > 0
     means = sums.s / torch.where(seen, sums.z, 1)
-    out = asked(rows, Sums(means.flatten(0, 1), seen.to(q.dtype).flatten(0, 1)), Softmaxed())
-    return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, g=g, group=group)
+    return ask(q, Sums(means, seen.to(q.dtype)), Softmaxed())
 
 
 def _causal(

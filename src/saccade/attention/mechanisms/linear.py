@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange
 from torch import nn
 from torch.nn.functional import pad
 
 from saccade.attention.inputs import hide, needed, validate
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._causal_features import causal_by_features
-from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, FeatureMap, Sums, asked, sums_of
+from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, FeatureMap, Sums, sums_of
+from saccade.attention.mechanisms._grouped_heads import ask, real_keys, sum_keys
 from saccade.attention.mechanisms._linear.maps import MAPS, POSITIVE, Dpfp
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
@@ -60,7 +60,7 @@ class LinearLayer(AttentionLayer):
         with torch.autocast(q.device.type, enabled=False):
             k, v = self._keys(k, v, key_mask)
             if not causal:
-                out = _asked(self._queries(q), _summed(k, v, key_mask, self.phi), self.phi)
+                out = ask(self._queries(q), sum_keys(k, v, key_mask, self.phi), self.phi)
             else:
                 out = _causal(self._queries(q), k, v, key_mask, q_start, self.phi)
             return out.to(q.dtype)
@@ -100,7 +100,7 @@ class LinearLayer(AttentionLayer):
         validate_state(state, Sums, ((b, g, f, e), (b, g, f, 1)), q)
         with torch.autocast(q.device.type, enabled=False):
             state = Sums(*(old + new for old, new in zip(state, self._state(k, v, key_mask), strict=True)))
-            return _asked(self._queries(q), state, self.phi).to(q.dtype), state
+            return ask(self._queries(q), state, self.phi).to(q.dtype), state
 
     def extra_repr(self) -> str:
         """The spec."""
@@ -123,23 +123,7 @@ class LinearLayer(AttentionLayer):
         self, k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None
     ) -> Sums:
         """The sums over some tokens."""
-        return _summed(*self._keys(k, v, key_mask), key_mask, self.phi)
-
-
-def _summed(
-    k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], key_mask: Bool[Tensor, "b k"] | None, phi: FeatureMap
-) -> Sums:
-    """The sums over all keys."""
-    found = sums_of(_flat(k), _flat(v), _real(key_mask, k), phi)
-    return Sums(*(each.unflatten(0, k.shape[:2]) for each in found))
-
-
-def _asked(q: Float[Tensor, "b h q d"], sums: Sums, phi: FeatureMap) -> Float[Tensor, "b h q e"]:
-    """Queries against the sums of their key heads."""
-    (b, g), group = sums.s.shape[:2], q.shape[1] // sums.s.shape[1]
-    rows = rearrange(q, "b (g group) q d -> (b g) (group q) d", g=g)
-    out = asked(rows, Sums(*map(_flat, sums)), phi)
-    return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, g=g, group=group)
+        return sum_keys(*self._keys(k, v, key_mask), key_mask, self.phi)
 
 
 def _causal(
@@ -155,7 +139,7 @@ def _causal(
     if (missing := end - k.shape[2]) > 0:  # queries behind the last key see all keys
         key_mask = k.new_ones(k.shape[0], k.shape[2], dtype=torch.bool) if key_mask is None else key_mask
         k, v, key_mask = pad(k, (0, 0, 0, missing)), pad(v, (0, 0, 0, missing)), pad(key_mask, (0, missing))
-    real = _real(key_mask, k)
+    real = real_keys(key_mask, k)
     real = None if real is None else real.repeat_interleave(group, 0)
     k, v = (_flat(x) if group == 1 else _flat(x).repeat_interleave(group, 0) for x in (k, v))
     earlier = None
@@ -170,11 +154,6 @@ def _causal(
 def _flat(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "m n d"]:
     """The heads of all examples one after the other."""
     return x.flatten(0, 1)
-
-
-def _real(key_mask: Bool[Tensor, "b k"] | None, k: Float[Tensor, "b g k d"]) -> Float[Tensor, "m k 1"] | None:
-    """1 for real keys and 0 for hidden ones, for each head."""
-    return None if key_mask is None else key_mask.to(k.dtype).repeat_interleave(k.shape[1], 0)[..., None]
 
 
 @dataclass(frozen=True, repr=False)

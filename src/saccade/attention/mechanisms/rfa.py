@@ -16,11 +16,12 @@ from torch import nn
 from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
 from saccade.attention.mechanisms._feature_map import FeatureMap, Sums
+from saccade.attention.mechanisms._grouped_heads import ask
 from saccade.attention.mechanisms._rfa.costs import Sizes, of_all_keys, of_earlier_keys
 from saccade.attention.mechanisms._rfa.draws import chosen, drawn
 from saccade.attention.mechanisms._rfa.features import KERNELS, directions_of
 from saccade.attention.mechanisms._rfa.gates import fades
-from saccade.attention.mechanisms._rfa.tokens import Tokens, ask, causal, summed
+from saccade.attention.mechanisms._rfa.tokens import Tokens, causal, summed
 from saccade.attention.mechanisms._rfa.units import scaled_units
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from saccade.attention.mechanisms._feature_map import Cut, Sums, asked, cuts, room
+from saccade.attention.mechanisms._feature_map import Cut, Sums, cuts, room
+from saccade.attention.mechanisms._grouped_heads import ask
 from saccade.attention.mechanisms._performer.positive_features import PositiveFeatures, least, lowest
 from saccade.shapes import Bool, Float
 
@@ -56,10 +56,8 @@ def asked_sums(
     q: Float[Tensor, "b h q d"], sums: ShiftedSums, directions: Float[Tensor, "g f d"]
 ) -> Float[Tensor, "b h q e"]:
     """What each query gets from the sums of its key head."""
-    b, g = sums.s.shape[:2]
-    rows, flat = rearrange(q, "b (g r) q d -> (b g) (r q) d", g=g), Sums(sums.s.flatten(0, 1), sums.z.flatten(0, 1))
-    out = asked(rows, flat, PositiveFeatures(directions, g, b), least(q.dtype))
-    return rearrange(out, "(b g) (r q) e -> b (g r) q e", b=b, g=g, r=q.shape[1] // g)
+    phi = PositiveFeatures(directions, sums.s.shape[1], len(q))
+    return ask(q, Sums(sums.s, sums.z), phi, least(q.dtype))
 
 
 def joined(one: ShiftedSums, other: ShiftedSums) -> ShiftedSums:

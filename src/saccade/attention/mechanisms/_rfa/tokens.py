@@ -6,11 +6,11 @@ Cost: that of `_feature_map.py`, of `_causal_features.py`, and with gates of `_s
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch.nn.functional import pad
 
 from saccade.attention.mechanisms._causal_features import causal_by_features
-from saccade.attention.mechanisms._feature_map import FeatureMap, Sums, asked, sums_of
+from saccade.attention.mechanisms._feature_map import FeatureMap, Sums
+from saccade.attention.mechanisms._grouped_heads import real_keys, sum_keys
 from saccade.attention.mechanisms._rfa.gates import Fades
 from saccade.attention.mechanisms._scaled_sums import causal_scaled
 from saccade.shapes import Bool, Float, Tensor
@@ -34,9 +34,7 @@ class Tokens(NamedTuple):
     @property
     def real(self) -> Float[Tensor, "m n 1"] | None:
         """1 for real keys and 0 for hidden ones, for each head."""
-        if self.key_mask is None:
-            return None
-        return self.key_mask.to(self.k.dtype).repeat_interleave(self.k.shape[1], 0)[..., None]
+        return real_keys(self.key_mask, self.k)
 
     def part(self, rows: slice) -> "Tokens":
         """Some of them."""
@@ -66,23 +64,13 @@ class Tokens(NamedTuple):
 
 def summed(tokens: Tokens, phi: FeatureMap) -> Sums:
     """The sums behind all tokens; with gates each key is in them by what is left of it."""
-    k, v = tokens.k.flatten(0, 1), tokens.v.flatten(0, 1)
-    if tokens.fades is not None:
-        keep, take = tokens.fades
-        left = (keep.sum(2, keepdim=True) - keep.cumsum(2) + take).exp2().to(v.dtype).flatten(0, 1)
-        v = torch.cat([v * left, left], 2)  # the last column makes z, so that the gates feel both
-    found = sums_of(k, v, tokens.real, phi)
-    if tokens.fades is not None:
-        found = Sums(found.s[..., :-1], found.s[..., -1:])
-    return Sums(*(each.unflatten(0, tokens.k.shape[:2]) for each in found))
-
-
-def ask(q: Float[Tensor, "b h q d"], sums: Sums, phi: FeatureMap, least: float) -> Float[Tensor, "b h q e"]:
-    """Queries against the sums of their key heads."""
-    b, g = sums.s.shape[:2]
-    rows = rearrange(q, "b (g group) q d -> (b g) (group q) d", g=g)
-    out = asked(rows, Sums(*(each.flatten(0, 1) for each in sums)), phi, least)
-    return rearrange(out, "(b g) (group q) e -> b (g group) q e", b=b, g=g, group=q.shape[1] // g)
+    if tokens.fades is None:
+        return sum_keys(tokens.k, tokens.v, tokens.key_mask, phi)
+    keep, take = tokens.fades
+    left = (keep.sum(2, keepdim=True) - keep.cumsum(2) + take).exp2().to(tokens.v.dtype)
+    v = torch.cat([tokens.v * left, left], 3)  # the last column makes z, so that the gates feel both
+    found = sum_keys(tokens.k, v, tokens.key_mask, phi)
+    return Sums(found.s[..., :-1], found.s[..., -1:])
 
 
 def causal(
