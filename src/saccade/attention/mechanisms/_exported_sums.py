@@ -44,7 +44,7 @@ def exported_scaled(
     n, last = v.shape[1], scales[1][:, -1:]
     key, row, begin = (x - last for x in scales)  # so that rows that fill up have the scale of the last one
     key, row = in_chunks(key), in_chunks(row)
-    before = torch.cat([begin[:, None], row[:, :-1, -1:]], 1)
+    before = torch.cat([begin[:, None], row[:, :, -1:]], 1)[:, :-1]
     from_key, from_row = ((x - before).to(v.dtype) for x in (key, row))
     phi_q, phi_k, v = (in_chunks(x) for x in (phi_q, phi_k, torch.cat([v, torch.ones_like(v[..., :1])], 2)))
     own = phi_k.mT @ (v * (from_key - from_row[:, :, -1:]).exp2())
