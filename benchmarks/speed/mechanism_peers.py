@@ -1,6 +1,7 @@
 # pyright: reportMissingImports=false
 """Mechanisms of other libraries that find their own pattern, or compress keys: attention alone, without projections."""
 
+import contextlib
 from functools import partial
 
 import torch
@@ -19,7 +20,8 @@ What the peers compute, with the same sizes:
   linformer                   rank 256, one matrix for keys and one for values, for all heads
   memory-compressed-att.      stride 3, a convolution for each head, one null slot
   linear-attn.-transformer    efficient attention, over sqrt(d) and so equal to ours; causally another operator: in
-                              buckets of 64, of which each sees the ones before it, with one denominator for all"""
+                              buckets of 64, of which each sees the ones before it, with one denominator for all
+  performer-pytorch           256 features; causal without its CUDA extension, which is how it runs on a CPU"""
 
 
 def reformer(heads: int, n: int, dim: int) -> Call:
@@ -91,6 +93,14 @@ def over_root(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return q.softmax(-1) @ (k.softmax(-2).mT @ v) / q.shape[-1] ** 0.5
 
 
+def performer(heads: int, n: int, dim: int, causal: bool) -> Call:
+    """One set of directions for all heads."""
+    from performer_pytorch import FastAttention
+
+    with contextlib.redirect_stdout(None):  # it says that it has no CUDA extension
+        return FastAttention(dim, 256, causal=causal).eval()
+
+
 def runs(row: Row) -> None:
     """A peer's numbers depend on its own draws: here only that it runs, forward and backward, and gives numbers."""
     inputs = [torch.randn(1, 2, 1024, 16, requires_grad=True) for _ in range(3)]
@@ -117,4 +127,6 @@ def mechanism_peers() -> list[tuple[str, Row]]:
             "linear-attention-transformer",
             peer("linear-attn.-t., causal", partial(linear_attention, causal=True)),
         ),
+        ("performer-pytorch", peer("performer-pytorch", partial(performer, causal=False))),
+        ("performer-pytorch", peer("performer-pytorch causal", partial(performer, causal=True))),
     ]

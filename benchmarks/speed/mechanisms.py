@@ -36,7 +36,26 @@ def our_rows() -> list[Row]:
         Row("efficient", partial(build, "efficient"), equals(two_softmaxes), {4096: (12, 12)}),
         Row("efficient, causal", running, equals(partial(wide, "efficient", causal=True))),
         row("rfa", "", None, {4096: (4, 5)}),
+        performer_row(False, {4096: (4.3, 5.5), 16384: (16, 18)}),
+        performer_row(True, {4096: (2.9, 3.4), 16384: (10, 12)}),
     ]
+
+
+def performer_row(causal: bool, goals: Goals) -> Row:
+    """FAVOR+ with 256 features, held to all its weights written out."""
+
+    def build(heads: int, n: int, dim: int) -> Call:
+        return partial(fresh("performer", heads, n, dim), causal=causal)
+
+    def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        directions = fresh("performer", *q.shape[1:]).directions
+        q, k = (x / x.shape[3] ** 0.25 for x in (q, k))
+        exponents = [x @ directions.mT - x.square().sum(-1, keepdim=True) / 2 for x in (q, k)]
+        weights = exponents[0].exp() @ exponents[1].exp().mT
+        weights = weights.tril() if causal else weights
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+    return Row("performer, causal" if causal else "performer", build, equals(definition), goals)
 
 
 def row(text: str, limit: str, definition: Call | None, goals: Goals) -> Row:

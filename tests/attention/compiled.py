@@ -78,7 +78,13 @@ def cases() -> Iterator[tuple[str, Case]]:
     bias = torch.linspace(-1, 1, N, dtype=torch.float64).expand(1, H, N, N)
     yield "bias", (calling(PATTERNS["local"], bias=bias), inputs())
     yield "bias of full", (calling(Full(), bias=bias), inputs())
-    for name, options in (("full", {}), ("local", {"left": 5}), ("big_bird", {"block": 4}), ("linear", {})):
+    for name, options in (
+        ("full", {}),
+        ("local", {"left": 5}),
+        ("big_bird", {"block": 4}),
+        ("linear", {}),
+        ("performer", {"features": 16}),
+    ):
         layer = MECHANISMS[name](**options).build(H, D, G, E)
         for causal in (False, True):
             yield f"layer {name} {causal}", (lambda *qkv, o=layer, c=causal: o(*qkv, causal=c), inputs())

@@ -25,6 +25,7 @@ SPECS = {
     "linear_hedgehog": MECHANISMS["linear"](feature="hedgehog"),
     "rfa": MECHANISMS["rfa"](features=64, temperature=0.8, seed=3),
     "rfa_arccos": MECHANISMS["rfa"](features=6, kernel="arccos"),
+    "performer": MECHANISMS["performer"](features=12),
     "linformer": MECHANISMS["linformer"](rank=4, max_length=150),
     "linformer_apart": MECHANISMS["linformer"](rank=4, max_length=150, sharing="none"),
     "compressed": MECHANISMS["compressed"](),

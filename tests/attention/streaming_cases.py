@@ -16,6 +16,7 @@ SPECS = {
     "linear_hedgehog": MECHANISMS["linear"](feature="hedgehog"),
     "rfa": MECHANISMS["rfa"](features=64),
     "rfa_arccos": MECHANISMS["rfa"](features=11, kernel="arccos"),
+    "performer": MECHANISMS["performer"](features=12),
     "sinkhorn": MECHANISMS["sinkhorn"](block=8, gumbel=0),
     "sinkhorn_net": MECHANISMS["sinkhorn"](block=5, iterations=3, gumbel=0, scores="linear", max_length=2000),
     "lsh": MECHANISMS["lsh"](bucket=3, rounds=2, causal_buckets=4),
@@ -51,7 +52,7 @@ FEATURES |= {name: SPECS[name].features for name in ("rfa", "rfa_arccos")}
 """How many features of a key."""
 
 SIZES = (
-    {"efficient": "O(1)"}
+    dict.fromkeys(("efficient", "performer"), "O(1)")
     | dict.fromkeys(FEATURES, "O(1)")
     | dict.fromkeys(("self", "local", "local_long", "sinks", "windows", "longformer"), "O(window)")
 )
@@ -78,6 +79,8 @@ def numbers(name, n):
         return G * FEATURES[name] * (E + 1)
     if name == "efficient":
         return G * D * (E + 2)
+    if name == "performer":
+        return G * (SPECS[name].features * (E + 1) + 1)
     if name in PER_TOKEN:
         return n * PER_TOKEN[name]
     labels = H if name.startswith("routing") else 0  # the cluster of each key

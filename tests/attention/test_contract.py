@@ -21,6 +21,7 @@ SMALL = {
     "efficient": {},
     "linear": {},
     "rfa": {"features": 64},
+    "performer": {"features": 16},
     "linformer": {"rank": 6, "max_length": 2200},
     "compressed": {"stride": 4, "kernel": 5},
     "sinkhorn": {"block": 8},

@@ -11,6 +11,7 @@ from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.attention.mechanisms.linformer import LinformerAttention
 from saccade.attention.mechanisms.lsh import LshAttention
 from saccade.attention.mechanisms.mixed import MixedAttention
+from saccade.attention.mechanisms.performer import PerformerAttention
 from saccade.attention.mechanisms.rfa import RfaAttention
 from saccade.attention.mechanisms.routing import RoutingAttention
 from saccade.attention.mechanisms.sinkhorn import SinkhornAttention
@@ -40,6 +41,7 @@ MECHANISMS |= {
     "efficient": EfficientAttention,
     "linear": LinearAttention,
     "rfa": RfaAttention,
+    "performer": PerformerAttention,
     "synthesizer": SynthesizerAttention,
     "mixed": MixedAttention,
 }

@@ -228,9 +228,9 @@ def running(
     """
     heads = len(begin), len(order)
     found = work.take(f"running {name}", *heads, *own.shape[1:])
-    own = own.unflatten(0, heads)
     kept = begin.new_ones(*heads, 1, 1) if decay is None else decay.unflatten(0, heads)
+    adds, keeps, before = (x.unbind(1) for x in (own.unflatten(0, heads), kept, found))
     for chunk in order:  # `cumsum` takes ten times as long
-        found[:, chunk].copy_(begin)
-        torch.addcmul(own[:, chunk], begin, kept[:, chunk], out=begin)
+        before[chunk].copy_(begin)
+        torch.addcmul(adds[chunk], begin, keeps[chunk], out=begin)
     return found.flatten(0, 1)
