@@ -50,9 +50,9 @@ def exported_scaled(
     own = phi_k.mT @ (v * (from_key - from_row[:, :, -1:]).exp2())
     flat = faded(own.flatten(2)[:, :, None], row[:, :, -1:], before)
     sums = flat.unflatten(3, own.shape[2:]).squeeze(2)
-    sums = sums + torch.cat(earlier, 2)[:, None] * (begin[:, None] - before).exp2().to(v.dtype)
+    sums = sums + torch.cat(earlier, 2)[:, None] * _fall(begin[:, None] - before).to(v.dtype)
     pairs = (phi_q @ phi_k.mT * (from_key.mT - from_row).exp2()).tril()
-    both = pairs @ v + phi_q @ sums * (-from_row).exp2()
+    both = pairs @ v + phi_q @ sums * _fall(-from_row)
     return in_one_piece(both[..., :-1] / divisor(both[..., -1:], least), n)
 
 
@@ -72,7 +72,7 @@ def faded(
 ) -> Float[Tensor, "m c f e"]:
     """What all chunks before each add up to, each feature of each of them times 2^(its end - before this one)."""
     exponents = (ends[:, None] - before[:, :, None]).squeeze(3).to(own.dtype)
-    scales = exponents.masked_fill(_not_before(own)[..., None], -torch.inf).exp2()
+    scales = _fall(exponents).masked_fill(_not_before(own)[..., None], 0)
     return (scales.permute(0, 3, 1, 2) @ own.transpose(1, 2)).transpose(1, 2)
 
 
@@ -97,6 +97,11 @@ def halved(x: Float[Tensor, "m c t d"], half: int) -> tuple[Float[Tensor, "m c _
 def joined(early: Float[Tensor, "m c _s h d"], late: Float[Tensor, "m c _s h d"]) -> Float[Tensor, "m c t d"]:
     """The chunks that they are halves of."""
     return torch.cat([early, late], 3).flatten(2, 3)
+
+
+def _fall(exponents: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """By how much sums fall. They rise where they are empty only, and there any number will do, but no infinite one."""
+    return exponents.clamp(max=0).exp2()
 
 
 def _not_before(x: Float[Tensor, "m c ..."]) -> Bool[Tensor, "c c"]:
