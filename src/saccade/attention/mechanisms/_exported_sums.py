@@ -24,12 +24,10 @@ def exported_causal(
 ) -> Float[Tensor, "m n e"]:
     """What `causal_by_features` gives, from features; those of hidden keys are zero."""
     n = v.shape[1]
-    phi_q, phi_k, v = (in_chunks(x) for x in (phi_q, phi_k, v))
-    own = phi_k.mT @ v, phi_k.sum(2)[..., None]
-    s, z = (_added_up(each, begin) for each, begin in zip(own, earlier or (None, None), strict=True))
+    phi_q, phi_k, v = _chunked(phi_q, phi_k, v)
     pairs = (phi_q @ phi_k.mT).tril()
-    total = pairs.sum(-1, keepdim=True) + phi_q @ z
-    return in_one_piece((pairs @ v + phi_q @ s) / divisor(total, least), n)
+    begin = None if earlier is None else torch.cat(earlier, 2)
+    return in_one_piece(_divided(pairs @ v + phi_q @ _added_up(phi_k.mT @ v, begin), least), n)
 
 
 def exported_scaled(
@@ -46,14 +44,13 @@ def exported_scaled(
     key, row = in_chunks(key), in_chunks(row)
     before = torch.cat([begin[:, None], row[:, :, -1:]], 1)[:, :-1]
     from_key, from_row = ((x - before).to(v.dtype) for x in (key, row))
-    phi_q, phi_k, v = (in_chunks(x) for x in (phi_q, phi_k, torch.cat([v, torch.ones_like(v[..., :1])], 2)))
+    phi_q, phi_k, v = _chunked(phi_q, phi_k, v)
     own = phi_k.mT @ (v * (from_key - from_row[:, :, -1:]).exp2())
     flat = faded(own.flatten(2)[:, :, None], row[:, :, -1:], before)
     sums = flat.unflatten(3, own.shape[2:]).squeeze(2)
     sums = sums + torch.cat(earlier, 2)[:, None] * _fall(begin[:, None] - before).to(v.dtype)
     pairs = (phi_q @ phi_k.mT * (from_key.mT - from_row).exp2()).tril()
-    both = pairs @ v + phi_q @ sums * _fall(-from_row)
-    return in_one_piece(both[..., :-1] / divisor(both[..., -1:], least), n)
+    return in_one_piece(_divided(pairs @ v + phi_q @ sums * _fall(-from_row), least), n)
 
 
 def in_chunks(x: Float[Tensor, "m n f"]) -> Float[Tensor, "m c t f"]:
@@ -108,6 +105,20 @@ def _not_before(x: Float[Tensor, "m c ..."]) -> Bool[Tensor, "c c"]:
     """For each chunk all but those before it."""
     chunk = torch.arange(x.shape[1], device=x.device)
     return chunk >= chunk[:, None]
+
+
+def _chunked(
+    phi_q: Float[Tensor, "m n f"], phi_k: Float[Tensor, "m n f"], v: Float[Tensor, "m n e"]
+) -> tuple[Float[Tensor, "m c t f"], Float[Tensor, "m c t f"], Float[Tensor, "m c t e1"]]:
+    """In chunks, the values with a column of ones, which makes sums of weights. At once: tracing takes its time."""
+    sizes = [phi_q.shape[2], phi_k.shape[2], v.shape[2] + 1]
+    phi_q, phi_k, v = in_chunks(torch.cat([phi_q, phi_k, v, torch.ones_like(v[..., :1])], 2)).split(sizes, -1)
+    return phi_q, phi_k, v
+
+
+def _divided(both: Float[Tensor, "m c t e1"], least: float) -> Float[Tensor, "m c t e"]:
+    """Sums over the sums of weights in the last column."""
+    return both[..., :-1] / divisor(both[..., -1:], least)
 
 
 def _added_up(own: Float[Tensor, "m c f e"], begin: Float[Tensor, "m f e"] | None) -> Float[Tensor, "m c f e"]:
