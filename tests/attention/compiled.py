@@ -3,13 +3,15 @@
 A fresh process, because torch.compile cannot look through the run-time type checks of the other tests.
 """
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from saccade.attention import MECHANISMS, dispatch
+from saccade.attention import MECHANISMS, dispatch, to_mechanism
 from saccade.attention.backends import _operators as operators
 from saccade.attention.dispatch import attend
 from saccade.attention.patterns import (
@@ -47,8 +49,21 @@ SMALL = {
     "sinkhorn": {"block": 16},
     "lsh": {"bucket": 8, "rounds": 2},
     "routing": {"clusters": 4},
+    "synthesizer": {"max_length": 100},
+    "performer": {"features": 8},
+    "rfa": {"features": 8},
 }
 """Options of mechanisms whose defaults are for longer inputs, or take long to trace."""
+FURTHER = (
+    "linear(feature='relu')",
+    "linear(feature='dpfp', nu=2)",
+    "linear(feature='taylor')",
+    "linear(feature='hedgehog')",
+    "rfa(gate=True, features=8)",
+)
+"""Forms that compute otherwise; feature maps are the same in the causal form."""
+SHORT = {"efficient": 9, "performer": 40, "rfa": 40}
+"""Lengths of those that take long to trace: less than a chunk. Several chunks are shown by `linear`."""
 MASK = torch.arange(N)[None] < torch.tensor([[N], [50]])
 
 
@@ -78,25 +93,23 @@ def cases() -> Iterator[tuple[str, Case]]:
     bias = torch.linspace(-1, 1, N, dtype=torch.float64).expand(1, H, N, N)
     yield "bias", (calling(PATTERNS["local"], bias=bias), inputs())
     yield "bias of full", (calling(Full(), bias=bias), inputs())
-    for name, options in (
-        ("full", {}),
-        ("local", {"left": 5}),
-        ("big_bird", {"block": 4}),
-        ("linear", {}),
-        ("performer", {"features": 16}),
-    ):
-        layer = MECHANISMS[name](**options).build(H, D, G, E)
-        for causal in (False, True):
-            yield f"layer {name} {causal}", (lambda *qkv, o=layer, c=causal: o(*qkv, causal=c), inputs())
-    for name, kind in MECHANISMS.items():
-        layer = kind(**SMALL.get(name, {})).build(H, D, G, E).double()
-        causal = kind().claims.causal
-        yield f"{name} masked, in training", (lambda *qkv, o=layer, c=causal: o(*qkv, MASK, c), inputs())
-    for name in ("lsh", "routing", "sinkhorn"):  # each is an operator of its own, without a mask with other inputs
-        layer = MECHANISMS[name]().build(H, D, G, E).double().eval()
-        yield f"{name} alone", (lambda *qkv, o=layer: o(*qkv), inputs())
+    yield from layers()
     encoder = Encoder(width=16, heads=4, layers=2, mechanism=["big_bird(block=4)", "linear"]).double()
     yield "encoder", (encoder, [torch.randn(B, N, 16, generator=DRAWS, dtype=torch.float64, requires_grad=True)])
+
+
+def layers() -> Iterator[tuple[str, Case]]:
+    """Every mechanism: in training with a mask, causal where it can be; and in evaluation without, where that exists."""
+    for text in (*MECHANISMS, *FURTHER):
+        spec = to_mechanism(text) if text in FURTHER else MECHANISMS[text](**SMALL.get(text, {}))
+        layer, n = spec.build(H, D, G, E).double(), SHORT.get(spec.name, N)
+        gate = {"gate": torch.randn(B, G, n, 1, generator=DRAWS).double()} if "gate" in spec.inputs else {}
+        given = [x.detach()[:, :, :n].requires_grad_() for x in inputs()]
+        if text not in FURTHER or gate:
+            options = {"key_mask": MASK[:, -n:], "causal": spec.claims.causal, **gate}
+            yield f"{text} masked, in training", (partial(layer, **options), given)
+        if not spec.claims.causal_only:
+            yield f"{text} alone", (spec.build(H, D, G, E).double().eval(), given)
 
 
 def found(function: Callable[..., Tensor], given: list[Tensor]) -> list[Tensor]:
@@ -153,6 +166,7 @@ def centroids_that_move() -> None:
         for layer, call in zip(layers, calls, strict=True):
             for _ in range(2):
                 call(*given, MASK, True)
+            copy.deepcopy(layer)  # which it could not be if what it notes had a graph
             layer.after_step()
     report("centroids", difference(*([layer.centroids] for layer in layers)))
     first = MECHANISMS["routing"](clusters=4).build(H, D, G, E).double()

@@ -1,6 +1,7 @@
 """`torch.export` with a batch and a length that vary: what the probe `export` does not see."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,22 @@ from saccade.attention.dispatch import attend
 from saccade.models.classifier import ClassifierSettings, SequenceClassifier
 
 H, D, N = 2, 4, 83
-ONNX = all(importlib.util.find_spec(name) for name in ("onnxscript", "onnxruntime"))
+CONVERTED = [("full", True), ("compressed", True), ("efficient", False)]
+"""To ONNX; it takes seconds for each."""
+if os.environ.get("ONNX") == "all":
+    CONVERTED += [
+        (text, causal)
+        for text in (
+            *("full(score='cosine')", "linear", "linear(feature='relu')", "linear(feature='dpfp')"),
+            *("linear(feature='taylor')", "linear(feature='hedgehog')", "efficient", "performer(features=8)"),
+            *("rfa(features=8)", "synthesizer(max_length=400)", "linformer(max_length=400)"),
+            *("synthesizer('random+fixed+factorised_random', max_length=400)", "rfa(features=8, gate=True)"),
+            "synthesizer('factorised_dense+dot', max_length=400)",
+        )
+        for causal in (False, True)
+        if causal or "gate" not in text
+    ]
+INSTALLED = all(importlib.util.find_spec(name) for name in ("onnxscript", "onnxruntime"))
 
 
 class Bound(nn.Module):
@@ -24,10 +40,12 @@ class Bound(nn.Module):
 
     def __init__(self, text, causal, dtype=torch.float64):
         super().__init__()
-        self.layer, self.causal = to_mechanism(text).build(H, D, 1).to(dtype).eval(), causal
+        self.reads, self.causal = to_mechanism(text).inputs, causal
+        self.layer = to_mechanism(text).build(H, D, 1).to(dtype).eval()
 
     def forward(self, q, k, v, key_mask=None):
-        return self.layer(q, k, v, key_mask, self.causal)
+        gate = {"gate": k.sum(-1, keepdim=True)} if "gate" in self.reads else {}
+        return self.layer(q, k, v, key_mask, self.causal, **gate)
 
 
 def inputs(b, n, dtype=torch.float64):
@@ -55,7 +73,7 @@ def test_patterns_that_carry_a_tensor_and_scores_made_in_chunks_do_not_claim_to_
         assert not to_mechanism(text).claims.exportable
     assert {name for name, kind in MECHANISMS.items() if kind().claims.exportable} >= {
         *("full", "sparse", "local", "strided", "sparse_transformer", "longformer", "big_bird"),
-        *("linear", "linformer", "compressed", "mixed"),
+        *("linear", "linformer", "compressed", "mixed", "efficient", "performer", "rfa", "synthesizer"),
     }
 
 
@@ -125,12 +143,12 @@ def test_an_encoder_with_extra_tokens_serves_every_length():
         torch.testing.assert_close(program(*given), model(*given), rtol=0, atol=1e-12)
 
 
-@pytest.mark.skipif(not ONNX, reason="onnxscript and onnxruntime are not installed")
-@pytest.mark.parametrize("text", ["full", "compressed"])
-def test_onnx_gives_the_same_at_other_lengths_and_zeros_where_nothing_is_seen(text, tmp_path):
+@pytest.mark.skipif(not INSTALLED, reason="onnxscript and onnxruntime are not installed")
+@pytest.mark.parametrize(("text", "causal"), CONVERTED)
+def test_onnx_gives_the_same_at_other_lengths_and_zeros_where_nothing_is_seen(text, causal, tmp_path):
     import onnxruntime
 
-    layer, path = Bound(text, True, torch.float32), tmp_path / "layer.onnx"
+    layer, path = Bound(text, causal, torch.float32), tmp_path / "layer.onnx"
     given = *inputs(3, N, torch.float32), mask(3, N)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about its own code

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from saccade.attention.mechanisms._feature_map import Sums
+from saccade.attention.mechanisms._linear.maps import EluPlusOne
 from saccade.attention.mechanisms._scaled_sums import Scales, causal_scaled
-from saccade.attention.mechanisms.linear import PHI
 
 M, D, E = 3, 5, 4
+PHI = EluPlusOne()
 
 
 def drawn(n, fade=0.3):
@@ -75,3 +76,15 @@ def test_no_number_knows_of_a_later_token():
     begun = (x[:, :70] for x in (q, k, v))
     first, _ = causal_scaled(*begun, None, Sums(s, z), (PHI, PHI), Scales(key[:, :70], row[:, :70], begin))
     torch.testing.assert_close(whole[:, :70], first, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 64, 200])
+def test_the_form_for_export_gives_the_same(n, monkeypatch):
+    q, k, v, s, z, key, row, begin = (x.detach() for x in drawn(n))
+    real = (torch.arange(n) % 3 > 0).to(q.dtype).expand(M, n)[..., None]
+    given = q, k, v, real, Sums(s, z), (PHI, PHI), Scales(key, row, begin)
+    wanted, wanted_sums = causal_scaled(*given)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    out, sums = causal_scaled(*given)
+    for got, want in ((out, wanted), *zip(sums, wanted_sums, strict=True)):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)

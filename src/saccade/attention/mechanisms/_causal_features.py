@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import Workspace
+from saccade.attention.mechanisms._exported_sums import exported_causal
 from saccade.attention.mechanisms._feature_map import (
-    CHUNK,
     FeatureMap,
     Sums,
     chunked,
@@ -45,7 +45,9 @@ def causal_by_features(
     `maps` are those of queries and of keys; sums of weights divide as `divisor` says.
     """
     if torch.compiler.is_exporting():
-        return _exported(q, k, v, real, earlier, maps, least)
+        return exported_causal(
+            exported_features("q", q, None, maps[0]), exported_features("k", k, real, maps[1]), v, earlier, least
+        )
     n = q.shape[1]
     if not n:
         return v
@@ -56,41 +58,6 @@ def causal_by_features(
         earlier = Sums(*(k.new_zeros(len(k), maps[1].size(k.shape[2]), dim) for dim in (v.shape[2], 1)))
     flat = (x.contiguous() for x in (q, k, v))
     return _Causal.apply(*flat, real, *earlier, maps, least)[:, :n]
-
-
-def _exported(
-    q: Float[Tensor, "m n d"],
-    k: Float[Tensor, "m n d"],
-    v: Float[Tensor, "m n e"],
-    real: Float[Tensor, "m n 1"] | None,
-    earlier: Sums | None,
-    maps: tuple[FeatureMap, FeatureMap],
-    least: float,
-) -> Float[Tensor, "m n e"]:
-    """The same for `torch.export`, in plain operators: chunks are an axis, whose sums `cumsum` adds up.
-
-    Memory: O(n (f + chunk + f e / chunk)).
-    """
-    n = q.shape[1]
-    features = exported_features("q", q, None, maps[0]), exported_features("k", k, real, maps[1])
-    phi_q, phi_k, v = (_with_axis(x, n) for x in (*features, v))
-    own = phi_k.mT @ v, phi_k.sum(2)[..., None]
-    s, z = (_all_before(each, begin) for each, begin in zip(own, earlier or (None, None), strict=True))
-    pairs = (phi_q @ phi_k.mT).tril()
-    total = pairs.sum(-1, keepdim=True) + phi_q @ z
-    out = ((pairs @ v + phi_q @ s) / divisor(total, least)).flatten(1, 2)
-    return out.index_select(1, torch.arange(n, device=q.device))  # a slice would ask how the length divides
-
-
-def _with_axis(x: Float[Tensor, "m n f"], n: int) -> Float[Tensor, "m c t f"]:
-    """Rows in chunks, with zeros behind the last one. Always several chunks: a tracer takes a single one for fixed."""
-    return pad(x, (0, 0, 0, (n // CHUNK + 2) * CHUNK - n)).unfold(1, CHUNK, CHUNK).mT
-
-
-def _all_before(own: Float[Tensor, "m c f e"], begin: Float[Tensor, "m f e"] | None) -> Float[Tensor, "m c f e"]:
-    """What all chunks before each add up to. Those behind it are not even touched and taken away again."""
-    first = torch.zeros_like(own[:, :1]) if begin is None else begin[:, None]
-    return torch.cat([first, own], 1).cumsum(1)[:, :-1]
 
 
 class _Causal(torch.autograd.Function):

@@ -185,7 +185,7 @@ class _Asked(torch.autograd.Function):
         return grad_q, grad_s, grad_z, None, None
 
 
-def divisor(total: Float[Tensor, "m n 1"], least: float) -> Float[Tensor, "m n 1"]:
+def divisor(total: Float[Tensor, "*m n 1"], least: float) -> Float[Tensor, "*m n 1"]:
     """What the sum of weights divides by: its size, but at least `least`; without that itself, and 1 where it is 0."""
     return total.abs().clamp_(min=least) if least else total.masked_fill(total == 0, 1)
 

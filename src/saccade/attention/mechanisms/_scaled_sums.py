@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import Workspace
+from saccade.attention.mechanisms._exported_sums import exported_scaled
 from saccade.attention.mechanisms._feature_map import (
     CHUNK,
     FeatureMap,
@@ -22,6 +23,7 @@ from saccade.attention.mechanisms._feature_map import (
     chunked,
     cuts,
     divisor,
+    exported_features,
     keys_of,
     masked,
     missing_rows,
@@ -63,6 +65,8 @@ def causal_scaled(
     `maps` are those of queries and of keys; sums of weights divide as `divisor` says. The sums behind all have the
     last row's reference. Scales get gradients.
     """
+    if torch.compiler.is_exporting():
+        return _exported(q, k, v, real, earlier, maps, scales, least)
     n = q.shape[1]
     if not n:
         return v, earlier
@@ -74,6 +78,25 @@ def causal_scaled(
     flat = (x.contiguous() for x in (q, k, v))
     out, *behind = _Scaled.apply(*flat, real, *earlier, *_within_chunks(scales, q.dtype), maps, least)
     return out[:, :n], Sums(*behind)
+
+
+def _exported(
+    q: Float[Tensor, "m n d"],
+    k: Float[Tensor, "m n d"],
+    v: Float[Tensor, "m n e"],
+    real: Float[Tensor, "m n 1"] | None,
+    earlier: Sums,
+    maps: tuple[FeatureMap, FeatureMap],
+    scales: Scales,
+    least: float,
+) -> tuple[Float[Tensor, "m n e"], Sums]:
+    """The same for `torch.export`; a graph leaves out the sums behind all where nothing asks for them."""
+    features = exported_features("q", q, None, maps[0]), exported_features("k", k, real, maps[1])
+    out = exported_scaled(*features, v, earlier, scales, least)
+    left, fall = ((x - scales.row[:, -1:]).exp2().to(v.dtype) for x in (scales.key, scales.begin))
+    of_keys = (features[1] * left).mT
+    new = Sums(of_keys @ v, of_keys.sum(2, keepdim=True))
+    return out, Sums(*(old * fall + added for old, added in zip(earlier, new, strict=True)))
 
 
 def _within_chunks(scales: Scales, dtype: torch.dtype) -> list[Tensor]:

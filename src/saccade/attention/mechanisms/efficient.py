@@ -185,6 +185,7 @@ class EfficientAttention(Mechanism):
             normalised=True,
             unordered=True,
             streaming=True,
+            exportable=True,
             state_size="O(1)",
         )
 

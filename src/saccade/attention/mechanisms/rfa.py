@@ -157,7 +157,7 @@ class RfaLayer(AttentionLayer):
         """The features of so many heads of all examples."""
         directions = self.in_training if self.training and self.spec.pool > 1 else self.directions
         directions = directions.to(x.dtype).repeat_interleave(heads // self.kv_heads, 0)
-        return KERNELS[self.spec.kernel](directions.repeat(len(x), 1, 1))
+        return KERNELS[self.spec.kernel](directions.repeat(x.shape[0], 1, 1))
 
     def _scaled(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """Units, each head scaled by the sigma of its key head."""
@@ -293,6 +293,7 @@ class RfaAttention(Mechanism):
             any_mask=True,
             unordered=not self.gate,
             streaming=True,
+            exportable=True,
             state_size="O(1)",
         )
 

@@ -21,6 +21,7 @@ from saccade.attention.mechanisms._efficient.factors import (
     pairs_of,
 )
 from saccade.attention.mechanisms._efficient.features import Running, lowest, shift_of
+from saccade.attention.mechanisms._efficient.plain import plain_running_softmax
 from saccade.attention.mechanisms._feature_map import cuts, room
 from saccade.shapes import Float, Tensor
 
@@ -32,6 +33,9 @@ def running_softmax(
     q: Float[Tensor, "m n d"], k: Float[Tensor, "m n d"], v: Float[Tensor, "m n e"], earlier: Running | None
 ) -> Float[Tensor, "m n e"]:
     """What each query gets from the keys up to its own position, and sums over earlier ones; hidden keys are -inf."""
+    if torch.compiler.is_exporting():
+        form = plain_running_softmax if torch.onnx.is_in_onnx_export() else _as_operator
+        return form(q, k, v, *(earlier or nothing(k, v.shape[2])))
     n = q.shape[1]
     if not n:
         return v
@@ -41,6 +45,17 @@ def running_softmax(
         earlier = nothing(k, v.shape[2])
     flat = (x.contiguous() for x in (q, k, v, shift_of(earlier.peak.detach())))
     return _Running.apply(*flat, earlier.z, earlier.s)[:, :n]
+
+
+@torch.library.custom_op("saccade::running_softmax", mutates_args=())
+def _as_operator(q: Tensor, k: Tensor, v: Tensor, peak: Tensor, z: Tensor, s: Tensor) -> Tensor:
+    """The same as one operator of an exported graph, in which the length may vary."""
+    return running_softmax(q, k, v, Running(peak, z, s)).contiguous()
+
+
+@_as_operator.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, peak: Tensor, z: Tensor, s: Tensor) -> Tensor:
+    return q.new_empty(*q.shape[:2], v.shape[2])
 
 
 def nothing(k: Float[Tensor, "m n d"], value_dim: int) -> Running:

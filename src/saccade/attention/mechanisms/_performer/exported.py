@@ -1,11 +1,13 @@
 """The same attention in a few plain operators, for `torch.export`: no loop depends on a length.
 
-Cost: all features at once; causally a weight for each pair, O(n^2) memory.
+Cost: all features at once; causally that of `_exported_sums.py`.
 """
 
-import torch
+from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import LOG2E
+from saccade.attention.mechanisms._exported_sums import exported_scaled, highest_so_far, in_chunks, in_one_piece
+from saccade.attention.mechanisms._feature_map import Sums
 from saccade.attention.mechanisms._performer.positive_features import least, lowest
 from saccade.shapes import Bool, Float, Tensor
 
@@ -28,16 +30,28 @@ def exported(
     if key_mask is not None:
         key = key.masked_fill(~key_mask[:, None], 2 * lowest(key.dtype))
     if causal:
-        weights = phi_q @ phi_k.mT * _causal_scales(key, q.shape[2], q_start)
-        total, sums = weights.sum(-1, keepdim=True), weights @ v
-    else:
-        phi_k = phi_k * (key - key.amax(-1, keepdim=True).clamp(min=lowest(key.dtype))).exp2()[..., None]
-        total, sums = phi_q @ phi_k.sum(-2)[..., None], phi_q @ (phi_k.mT @ v)
-    return sums / total.clamp(min=least(q.dtype))
+        flat = (x.flatten(0, 1) for x in (phi_q, phi_k, v, key[..., None]))
+        return _causal(*flat, q_start).unflatten(0, q.shape[:2])
+    phi_k = phi_k * (key - key.amax(-1, keepdim=True).clamp(min=lowest(key.dtype))).exp2()[..., None]
+    return phi_q @ (phi_k.mT @ v) / (phi_q @ phi_k.sum(-2)[..., None]).clamp(min=least(q.dtype))
 
 
-def _causal_scales(key: Float[Tensor, "b h k"], n: int, q_start: int) -> Float[Tensor, "b h q k"]:
-    """Of each key for each query, against the largest that the query sees; zero for others."""
-    later = torch.arange(key.shape[2], device=key.device) > torch.arange(n, device=key.device)[:, None] + q_start
-    seen = key[:, :, None].masked_fill(later, 2 * lowest(key.dtype))
-    return (seen - seen.amax(-1, keepdim=True).clamp(min=lowest(key.dtype))).exp2()
+def _causal(
+    phi_q: Float[Tensor, "m q f"],
+    phi_k: Float[Tensor, "m k f"],
+    v: Float[Tensor, "m k e"],
+    key: Float[Tensor, "m k 1"],
+    q_start: int,
+) -> Float[Tensor, "m q e"]:
+    """Each key by its scale against the largest up to the query; before the first query there are empty ones."""
+    n, low = phi_q.shape[1], lowest(key.dtype)
+    end = q_start + n
+    if (missing := end - v.shape[1]) > 0:  # queries behind the last key see all keys
+        phi_k, v, key = (pad(x, (0, 0, 0, missing), value=y) for x, y in ((phi_k, 0.0), (v, 0.0), (key, 2 * low)))
+    phi_k, v, key = (x[:, :end] for x in (phi_k, v, key))
+    begin = key.new_full((key.shape[0], 1, 1), low)
+    row = in_one_piece(highest_so_far(in_chunks(key), begin)[0], end)
+    row, begin = (x.masked_fill(x <= low, 0) for x in (row, begin))  # as long as there is no key, any will do
+    nothing = Sums(*(v.new_zeros(v.shape[0], phi_k.shape[2], dim) for dim in (v.shape[2], 1)))
+    phi_q = pad(phi_q, (0, 0, q_start, 0))
+    return exported_scaled(phi_q, phi_k, v, nothing, (key, row, begin), least(v.dtype))[:, q_start:]

@@ -34,7 +34,7 @@ class Fades(NamedTuple):
         """Of all keys and of queries at the same positions, behind sums that are as they are."""
         row = -self.keep.cumsum(2)
         key, row = (each.flatten(0, 1) for each in (self.take + row, row))
-        return Scales(key, row, row.new_zeros(len(row), 1, 1))
+        return Scales(key, row, row.new_zeros(row.shape[0], 1, 1))
 
 
 def fades(gate: Float[Tensor, "b g n 1"], key_mask: Bool[Tensor, "b n"] | None) -> Fades:

@@ -48,7 +48,7 @@ class Tokens(NamedTuple):
         if missing <= 0:
             return self.part(slice(0, end))
         mask = self.key_mask
-        mask = self.k.new_ones(len(self.k), self.k.shape[2], dtype=torch.bool) if mask is None else mask
+        mask = self.k.new_ones(self.k.shape[0], self.k.shape[2], dtype=torch.bool) if mask is None else mask
         fades = None if self.fades is None else Fades(*(pad(each, (0, 0, 0, missing)) for each in self.fades))
         k, v = (pad(x, (0, 0, 0, missing)) for x in (self.k, self.v))
         return Tokens(k, v, pad(mask, (0, missing)), fades)
@@ -85,6 +85,6 @@ def causal(
         out = causal_by_features(*given, earlier, (phi, phi), least)
     else:
         if earlier is None:
-            earlier = Sums(*(q.new_zeros(len(given[0]), phi.size(q.shape[3]), dim) for dim in (own.v.shape[3], 1)))
+            earlier = Sums(*(q.new_zeros(given[0].shape[0], phi.size(q.shape[3]), dim) for dim in (own.v.shape[3], 1)))
         out, _ = causal_scaled(*given, earlier, (phi, phi), own.fades.scales, least)
     return out.unflatten(0, q.shape[:2])

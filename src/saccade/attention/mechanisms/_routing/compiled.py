@@ -28,7 +28,8 @@ def compiled(
     k = None if k is None else k.contiguous()
     name = _named(centroids.shape[1], causal, window, raw, noted)
     found = opaque.run(name, q.contiguous(), k, v.contiguous(), centroids.to(state_dtype(q.dtype)), real)
-    return Routed(*found) if noted else Routed(found[0], None, None)
+    # What is noted is kept by the layer: with a graph behind it, it would keep all of a step and could not be copied.
+    return Routed(found[0], found[1].detach(), found[2].detach()) if noted else Routed(found[0], None, None)
 
 
 @torch._dynamo.assume_constant_result
