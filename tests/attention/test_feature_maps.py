@@ -186,3 +186,19 @@ def test_dpfp_needs_as_many_numbers_as_it_moves():
         MECHANISMS["linear"](feature="dpfp", nu=10).build(2, 5)
     out = MECHANISMS["linear"](feature="dpfp", nu=9).build(H, D, G)(*inputs(B, B)[:3])
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("feature", ["relu", "dpfp"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_features_that_nearly_vanish_leave_finite_gradients(feature, causal):
+    q, k, v = (torch.full((1, 1, 3, 4), size, requires_grad=True) for size in (1e-20, 1e-20, 1.0))
+    out = MECHANISMS["linear"](feature=feature).build(1, 4)(q, k, v, causal=causal)
+    out.sum().backward()
+    assert all(x.isfinite().all() for x in (out, q.grad, k.grad, v.grad))
+
+
+def test_a_learned_map_refuses_other_sizes_than_its_own(unchecked):
+    layer = MECHANISMS["linear"](feature="hedgehog").build(2, 4)
+    q, k, v = (torch.randn(1, 2, 3, 5) for _ in range(3))
+    with pytest.raises(ValueError, match=r"q must be of 2 heads of 4 numbers, .*, got 2 of 5"):
+        layer(q, k, v)

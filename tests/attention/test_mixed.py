@@ -316,3 +316,16 @@ def test_weights_of_a_part_that_mixes_values_are_those_it_has_alone():
     for head, part in enumerate(layer.parts):
         given = {name: x[:, head, None] for name, x in (("q", q), ("k", k), ("v", v))}
         torch.testing.assert_close(weights[:, head, None], implied_weights(part, given))
+
+
+def test_parts_that_read_no_queries_need_none():
+    kinds = [(MECHANISMS["synthesizer"](kind, max_length=20), 2) for kind in ("random", "fixed")]
+    encoder = Encoder(16, 4, 1, mechanism=MECHANISMS["mixed"](parts=kinds))
+    assert encoder(torch.randn(1, 5, 16)).shape == (1, 5, 16)
+
+
+def test_a_part_that_reads_no_queries_keeps_to_one_sequence():
+    layer = to_mechanism("mixed([(synthesizer('random', max_length=20), 1), (linear, 1)])").build(2, 4)
+    q, k, v = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 10, 4), torch.randn(1, 2, 10, 4)
+    with pytest.raises(ValueError, match="k's length must be q's, 3, as queries and keys are one sequence, got 10"):
+        layer(q, k, v)

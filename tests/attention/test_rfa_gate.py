@@ -276,3 +276,18 @@ def test_a_gated_form_can_be_shown():
     assert not weights.triu(1).any()
     with pytest.raises(ValueError, match="causal must be True"):
         look("rfa(gate=True)", 64)
+
+
+@pytest.mark.parametrize("logit", [-torch.inf, torch.inf, -1e38, 1e38])
+def test_a_gate_may_be_shut_or_open_for_good(logit):
+    q, k, v, _ = inputs(150, 150, torch.float32)
+    gate = logits(150, torch.float32).detach()
+    gate[:, :, 70:73] = logit
+    given = [x.clone().requires_grad_() for x in (q, k, v, gate)]
+    out = gated()(*given[:3], causal=True, gate=given[3])
+    out.sum().backward()
+    assert all(x.isfinite().all() for x in (out, *(each.grad for each in given)))
+    if logit < 0:  # nothing from before is left
+        moved = [torch.cat([x[:, :, :60] + 1, x[:, :, 60:]], 2) for x in (q, k, v)]
+        again = gated()(*moved, causal=True, gate=gate)
+        torch.testing.assert_close(again[:, :, 73:], out[:, :, 73:], rtol=1e-6, atol=1e-6)

@@ -271,3 +271,16 @@ def test_no_array_of_all_pairs_is_made(monkeypatch):
     q, k, v = (torch.randn(1, 2, n, 2, requires_grad=True) for _ in range(3))
     MECHANISMS["synthesizer"]("factorised_dense+factorised_random", max_length=n).build(2, 2)(q, k, v).sum().backward()
     assert max(largest) <= 2**14 * 1.1
+
+
+def test_queries_that_are_not_read_must_still_be_those_of_the_values(unchecked):
+    layer = MECHANISMS["synthesizer"]("random", max_length=20).build(2, 4)
+    v = torch.randn(1, 2, 10, 4)
+    assert torch.equal(layer(torch.randn(1, 2, 10, 4), None, v), layer(None, None, v))
+    with pytest.raises(ValueError, match=r"q must be of one sequence with v, \(1, 2, 10\), or None"):
+        layer(torch.randn(1, 2, 3, 4), None, v)
+
+
+def test_blocks_are_not_longer_than_the_longest_input():
+    with pytest.raises(ValueError, match="block must be at most the max_length 20, got 21"):
+        MECHANISMS["synthesizer"]("factorised_dense", max_length=20, block=21)

@@ -59,44 +59,24 @@ def causal_scaled(
     maps: tuple[FeatureMap, FeatureMap],
     scales: Scales,
     least: float = 0.0,
-) -> tuple[Float[Tensor, "m n e"], Sums]:
-    """What each query gets from the keys up to its own position and from the earlier sums; and the sums behind all.
+) -> Float[Tensor, "m n e"]:
+    """What each query gets from the keys up to its own position and from the earlier sums.
 
-    `maps` are those of queries and of keys; sums of weights divide as `divisor` says. The sums behind all have the
-    last row's reference. Scales get gradients.
+    `maps` are those of queries and of keys; sums of weights divide as `divisor` says. Scales get gradients.
     """
     if torch.compiler.is_exporting():
-        return _exported(q, k, v, real, earlier, maps, scales, least)
+        features = exported_features("q", q, None, maps[0]), exported_features("k", k, real, maps[1])
+        return exported_scaled(*features, v, earlier, scales, least)
     n = q.shape[1]
     if not n:
-        return v, earlier
+        return v
     if fill := missing_rows(n):
         real = k.new_ones(*k.shape[:2], 1) if real is None else real
         q, k, v, real = (pad(x, (0, 0, 0, fill)) for x in (q, k, v, real))
         key, row = (torch.cat([x, scales.row[:, -1:].expand(-1, fill, -1)], 1) for x in scales[:2])
         scales = Scales(key, row, scales.begin)
     flat = (x.contiguous() for x in (q, k, v))
-    out, *behind = _Scaled.apply(*flat, real, *earlier, *_within_chunks(scales, q.dtype), maps, least)
-    return out[:, :n], Sums(*behind)
-
-
-def _exported(
-    q: Float[Tensor, "m n d"],
-    k: Float[Tensor, "m n d"],
-    v: Float[Tensor, "m n e"],
-    real: Float[Tensor, "m n 1"] | None,
-    earlier: Sums,
-    maps: tuple[FeatureMap, FeatureMap],
-    scales: Scales,
-    least: float,
-) -> tuple[Float[Tensor, "m n e"], Sums]:
-    """The same for `torch.export`; a graph leaves out the sums behind all where nothing asks for them."""
-    features = exported_features("q", q, None, maps[0]), exported_features("k", k, real, maps[1])
-    out = exported_scaled(*features, v, earlier, scales, least)
-    left, fall = ((x - scales.row[:, -1:]).exp2().to(v.dtype) for x in (scales.key, scales.begin))
-    of_keys = (features[1] * left).mT
-    new = Sums(of_keys @ v, of_keys.sum(2, keepdim=True))
-    return out, Sums(*(old * fall + added for old, added in zip(earlier, new, strict=True)))
+    return _Scaled.apply(*flat, real, *earlier, *_within_chunks(scales, q.dtype), maps, least)[:, :n]
 
 
 def _within_chunks(scales: Scales, dtype: torch.dtype) -> list[Tensor]:
@@ -145,7 +125,7 @@ class _Scaled(torch.autograd.Function):
         row: Tensor,
         maps: Any,
         least: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Tensor:
         work, out, total = room(q), torch.empty_like(v), v.new_empty(*v.shape[:2], 1)
         carried, begun = (s.clone(), z.clone()), []
         for cut in cuts(*q.shape[:2]):
@@ -160,17 +140,17 @@ class _Scaled(torch.autograd.Function):
             torch.bmm(pairs, v_c, out=out_c).add_(from_before).div_(divisor(total_c, least))
         ctx.save_for_backward(q, k, v, real, key, row, total, *begun)
         ctx.maps, ctx.least = maps, least
-        return out, *carried
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *to_behind: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, real, key, row, total, *begun = ctx.saved_tensors
         work, maps, grad = room(q), ctx.maps, grad.contiguous()
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         wanted = zip((key, row), ctx.needs_input_grad[6:8], strict=True)
         grad_key, grad_row = (torch.empty_like(scale) if is_wanted else None for scale, is_wanted in wanted)
-        back = [each.clone() for each in to_behind]
+        back = [v.new_zeros(len(v), maps[0].size(q.shape[2]), dim) for dim in (v.shape[2], 1)]
         for number, cut in reversed(list(enumerate(cuts(*q.shape[:2])))):
             phi_q, phi_k = maps[0].features(work, "q", cut.of(q), cut), keys_of(work, k, real, cut, maps[1])
             to_sum = torch.div(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from saccade.attention.inputs import hide, needed, validate
+from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._causal_features import causal_by_features
 from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, FeatureMap, Sums, sums_of
@@ -56,13 +56,15 @@ class LinearLayer(AttentionLayer):
     ) -> Float[Tensor, "b h q e"]:
         """Weighted means with weights phi(q) . phi(k), in fp32 or better."""
         validate(q, k, v, key_mask, q_start)
+        if self.Wq is not None:
+            self._validate_built(q, k)
         key_mask = needed(key_mask)
         with torch.autocast(q.device.type, enabled=False):
             k, v = self._keys(k, v, key_mask)
             if not causal:
-                out = ask(self._queries(q), sum_keys(k, v, key_mask, self.phi), self.phi)
+                out = self._ask(q, sum_keys(k, v, key_mask, self.phi))
             else:
-                out = _causal(self._queries(q), k, v, key_mask, q_start, self.phi)
+                out = _causal(self._queries(q), k, v, key_mask, q_start, self.phi, self._least(k.dtype))
             return out.to(q.dtype)
 
     def initial_state(
@@ -100,11 +102,23 @@ class LinearLayer(AttentionLayer):
         validate_state(state, Sums, ((b, g, f, e), (b, g, f, 1)), q)
         with torch.autocast(q.device.type, enabled=False):
             state = Sums(*(old + new for old, new in zip(state, self._state(k, v, key_mask), strict=True)))
-            return ask(self._queries(q), state, self.phi).to(q.dtype), state
+            return self._ask(q, state).to(q.dtype), state
 
     def extra_repr(self) -> str:
         """The spec."""
         return repr(self.spec)
+
+    def _validate_built(self, q: Tensor, k: Tensor) -> None:
+        for name, x, weight in (("q", q, self.Wq), ("k", k, self.Wk)):
+            if weight is not None:
+                validate_built(name, x, *weight.shape[:2])
+
+    def _least(self, dtype: torch.dtype) -> float:
+        """What sums of weights divide by at least, where they may vanish: else their gradients would overflow."""
+        return 0.0 if self.spec.feature in POSITIVE else torch.finfo(dtype).tiny ** 0.75
+
+    def _ask(self, q: Float[Tensor, "b h q d"], sums: Sums) -> Float[Tensor, "b h q e"]:
+        return ask(self._queries(q), sums, self.phi, self._least(sums.s.dtype))
 
     def _queries(self, q: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
         """What features are made of, in fp32 or better."""
@@ -133,6 +147,7 @@ def _causal(
     key_mask: Bool[Tensor, "b k"] | None,
     q_start: int,
     phi: FeatureMap,
+    least: float,
 ) -> Float[Tensor, "b h q e"]:
     """Queries with the keys up to their own positions. Keys before `q_start` enter as sums."""
     group, end = q.shape[1] // k.shape[1], q_start + q.shape[2]
@@ -147,7 +162,7 @@ def _causal(
         before = None if real is None else real[:, :q_start]
         earlier = sums_of(k[:, :q_start], v[:, :q_start], before, phi)
     real = None if real is None else real[:, q_start:end]
-    out = causal_by_features(_flat(q), k[:, q_start:end], v[:, q_start:end], real, earlier, (phi, phi))
+    out = causal_by_features(_flat(q), k[:, q_start:end], v[:, q_start:end], real, earlier, (phi, phi), least)
     return out.unflatten(0, q.shape[:2])
 
 
@@ -206,7 +221,7 @@ class LinearAttention(Mechanism):
 
     def __post_init__(self) -> None:
         """Refuse what is no feature map."""
-        if self.feature not in MAPS:
+        if not isinstance(self.feature, str) or self.feature not in MAPS:
             raise ValueError(unknown("feature", self.feature, MAPS))
         whole_number("nu", self.nu)
         if self.nu > 1 and self.feature != "dpfp":

@@ -68,7 +68,7 @@ class MixedLayer(AttentionLayer):
         parts: the layers, in the order of their heads.
         heads: query heads of each.
         kv_heads: key heads of each.
-        reads_k: whether each reads keys.
+        reads: what each reads of queries, keys and values.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class MixedLayer(AttentionLayer):
         parts: Sequence[AttentionLayer],
         heads: tuple[int, ...],
         kv_heads: tuple[int, ...],
-        reads_k: tuple[bool, ...],
+        reads: tuple[tuple[str, ...], ...],
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-        self.heads, self.kv_heads, self.reads_k = heads, kv_heads, reads_k
+        self.heads, self.kv_heads, self.reads = heads, kv_heads, reads
 
     def forward(
         self,
-        q: Float[Tensor, "b h q d"],
+        q: Float[Tensor, "b h q d"] | None,
         k: Float[Tensor, "b g k d"] | None,
         v: Float[Tensor, "b g k e"],
         key_mask: Bool[Tensor, "b k"] | None = None,
@@ -93,16 +93,17 @@ class MixedLayer(AttentionLayer):
         record: Record | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """Each part on its heads, side by side."""
-        if any(self.reads_k):
+        if self._any_reads("k"):
             validate(q, k, v, key_mask, q_start)  # pyright: ignore[reportArgumentType] - it refuses what is no tensor
-        else:
-            validate_one_sequence(q, k, v, key_mask, q_start, shared_qk=True)
+        if self._any_reads("q") and not all("q" in reads for reads in self.reads):
+            one = not self._any_reads("k")
+            validate_one_sequence(q, k, v, key_mask, q_start, one)  # pyright: ignore[reportArgumentType]
         sections = self._sections(q, k, v)
         options = key_mask, causal, q_start, record
         return torch.cat([part(*section, *options) for part, section in zip(self.parts, sections, strict=True)], 1)
 
     def _sections(self, *tensors: Tensor | None) -> list[tuple[Any, Any, Any]]:
-        """The queries, keys and values of each part, as views; no keys for a part that does not read them.
+        """The queries, keys and values of each part, as views; `None` for what it does not read.
 
         Raises:
             TypeError, ValueError: what is no tensor with these heads.
@@ -111,7 +112,7 @@ class MixedLayer(AttentionLayer):
         for (name, axes), tensor, sizes in zip(
             AXES.items(), tensors, (self.heads, self.kv_heads, self.kv_heads), strict=True
         ):
-            if name == "k" and not any(self.reads_k):
+            if not self._any_reads(name):
                 found.append([None] * len(sizes))
                 continue
             if not isinstance(tensor, Tensor):
@@ -119,9 +120,11 @@ class MixedLayer(AttentionLayer):
             if tensor.ndim != 4 or tensor.shape[1] != sum(sizes):
                 raise ValueError(must_be(name, f"of shape {axes} with {sum(sizes)} heads", tuple(tensor.shape)))
             parts = tensor.split(sizes, 1)
-            reads = self.reads_k if name == "k" else [True] * len(sizes)
-            found.append([part if read else None for part, read in zip(parts, reads, strict=True)])
+            found.append([part if name in reads else None for part, reads in zip(parts, self.reads, strict=True)])
         return list(zip(*found, strict=True))
+
+    def _any_reads(self, name: str) -> bool:
+        return any(name in reads for reads in self.reads)
 
     def after_step(self) -> None:
         """Tell the parts."""
@@ -144,7 +147,7 @@ class MixedLayer(AttentionLayer):
         parts = [part.for_weights() for part in self._layers()]
         if all(new is old for new, old in zip(parts, self.parts, strict=True)):
             return self
-        return MixedLayer(parts, self.heads, self.kv_heads, self.reads_k).train(self.training)
+        return MixedLayer(parts, self.heads, self.kv_heads, self.reads).train(self.training)
 
     def _layers(self) -> list[AttentionLayer]:
         return [cast(AttentionLayer, part) for part in self.parts]
@@ -157,7 +160,7 @@ class MixedLayer(AttentionLayer):
 
     def prefill(
         self,
-        q: Float[Tensor, "b h n d"],
+        q: Float[Tensor, "b h n d"] | None,
         k: Float[Tensor, "b g n d"] | None,
         v: Float[Tensor, "b g n e"],
         key_mask: Bool[Tensor, "b n"] | None = None,
@@ -169,7 +172,7 @@ class MixedLayer(AttentionLayer):
 
     def step(
         self,
-        q: Float[Tensor, "b h 1 d"],
+        q: Float[Tensor, "b h 1 d"] | None,
         k: Float[Tensor, "b g 1 d"] | None,
         v: Float[Tensor, "b g 1 e"],
         state: MixedState,
@@ -274,7 +277,7 @@ class MixedAttention(Mechanism):
         for spec, size in zip(self.specs, sizes, strict=True):
             if size:
                 layers.append(spec.build(size, head_dim, size // group, value_dim, layer + LAYERS * first))
-                read.append("k" in spec.inputs)
+                read.append(spec.inputs)
             first += size
         own = tuple(size for size in sizes if size)
         return MixedLayer(layers, own, tuple(size // group for size in own), tuple(read))

@@ -188,13 +188,15 @@ class PerformerAttention(Mechanism):
 
     Use it:
         For long inputs, and where a softmax is wanted but cannot be paid: weights come from the same scores, and the
-        error falls as 1 / √features. On one CPU core it was 6 times as fast as full attention at 4,096 tokens and 20
-        times at 16,384; its causal form 3 and 10 times as fast as full attention over all keys.
+        error falls as 1 / √features, from a size that depends on how long queries and keys are (below). On one CPU core
+        it was 6 times as fast as full attention at 4,096 tokens and 20 times at 16,384; its causal form 3 and 10 times
+        as fast as full attention over all keys.
 
     Leave it:
-        Where queries or keys are long: the variance of a weight grows as exp(|q' + k'|²), so that with scores of 10
-        and more no number of features is enough, and the largest key alone may be left of a row in fp32; a query whose
-        weights all fall below the range of numbers gets zeros. Below about 1,000 tokens, where full attention is
+        Where queries or keys are long: the variance of a weight grows as exp(|q' + k'|²). With unit normal queries and
+        keys of 64 numbers that is exp(16): 256 features then err by more than the output itself, and 4,096 by hardly
+        less. The estimate is a good one where |q' + k'|² is a few units, |q| + |k| below some 5 for 64 numbers; else
+        training has to live with its noise, or with `norms="sqrt_d"`. Below about 1,000 tokens, where full attention is
         faster. Where training cannot call `after_step`: directions then stay the first ones, as with `redraw=0`.
 
     Source:
@@ -210,7 +212,8 @@ class PerformerAttention(Mechanism):
         features: the paper's m: random directions of each key head. Queries of a group use those of their key head.
         redraw: optimiser steps, told by `after_step`, after which directions are drawn anew; 0 for never.
         norms: how long directions are: `chi`, as rows of independent normal numbers, which leaves weights right on
-            average, or `sqrt_d`, all alike, which has less variance and a small bias.
+            average, or `sqrt_d`, all alike, which has less variance and a bias that grows with |q' + k'|²
+            (at 16 and 64 numbers, half of the weight).
         seed: what directions are drawn from, with the numbers of layer, draw and key head.
     """
 

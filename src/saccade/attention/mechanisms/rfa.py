@@ -143,8 +143,8 @@ class RfaLayer(AttentionLayer):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Let each head draw anew from its pool, for training alone."""
-        if self.spec.pool > 1:
+        """Let each head draw anew from its pool; nothing in evaluation."""
+        if self.training and self.spec.pool > 1:
             self.steps.add_(1)
             draws = chosen(self.spec.seed, self.layer, self.kv_heads, int(self.steps), self.spec.pool)
             self.in_training.copy_(self._drawn(draws))
@@ -265,7 +265,7 @@ class RfaAttention(Mechanism):
         """Refuse options that make no features."""
         for name, least in (("features", 1), ("pool", 1), ("seed", 0)):
             whole_number(name, getattr(self, name), least)
-        if self.kernel not in KERNELS:
+        if not isinstance(self.kernel, str) or self.kernel not in KERNELS:
             raise ValueError(unknown("kernel", self.kernel, KERNELS))
         if self.kernel == "gaussian" and self.features % 2:
             raise ValueError(must_be("features", "even, a sine and a cosine for each direction", self.features))

@@ -22,6 +22,7 @@ from saccade.attention.mechanisms._routing.gathered import Routed, Routes, route
 from saccade.attention.mechanisms._routing.normalised import normalised
 from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attended, for_each
 from saccade.attention.record import Record
+from saccade.attention.seeds import generator_of
 from saccade.attention.states import state_dtype, validate_initial, validate_state
 from saccade.claims import Claims
 from saccade.errors import must_be, unknown, whole_number
@@ -35,8 +36,7 @@ def first_centroids(seed: int, layer: int, heads: int, clusters: int, dim: int) 
     """Random directions, as long as normalised queries, drawn for each layer and head anew."""
     drawn = []
     for head in range(heads):
-        folded = ((seed * 1_000_003 + layer) * 1_000_003 + head) % 2**63
-        generator = torch.Generator(device="cpu").manual_seed(folded)
+        generator = generator_of(seed, layer, head)
         drawn.append(torch.randn(clusters, dim, generator=generator, device="cpu", dtype=torch.float64))
     return normalised(torch.stack(drawn)).to(torch.get_default_device(), torch.get_default_dtype())
 

@@ -79,6 +79,9 @@ class SynthesizerLayer(AttentionLayer):
         if v.ndim != 4 or v.shape[1] != self.kv_heads:
             raise ValueError(must_be("v", f"of shape {AXES['v']} with {self.kv_heads} heads", tuple(v.shape)))
         if "q" not in self.spec.inputs:
+            if isinstance(q, Tensor) and q.shape[:3] != (v.shape[0], self.heads, v.shape[2]):
+                wanted = f"of one sequence with v, {(v.shape[0], self.heads, v.shape[2])}, or None: it is not read"
+                raise ValueError(must_be("q", wanted, tuple(q.shape[:3])))
             q = v.new_zeros(()).expand(v.shape[0], self.heads, v.shape[2], self.head_dim)
         if "k" not in self.spec.inputs:
             like = q if isinstance(q, Tensor) else v
@@ -262,6 +265,8 @@ class SynthesizerAttention(Mechanism):
         ):
             whole_number(option, value, least)
         whole_number("block", self.columns)
+        if self.columns > self.max_length:
+            raise ValueError(must_be("block", f"at most the max_length {self.max_length}", self.columns))
         for field in fields(self):
             reader = BELONGS_TO.get(field.name)
             if reader and reader not in self.parts and getattr(self, field.name) != field.default:

@@ -7,11 +7,11 @@ Cost: O(n f d) time for f directions; memory O(n).
 
 import math
 from functools import lru_cache
-from hashlib import blake2b
 
 import torch
 
 from saccade.attention.backends._tiles import Workspace, workspace
+from saccade.attention.seeds import generator_of
 from saccade.shapes import Float, Int, Tensor
 
 ONE_DIGIT = 64
@@ -48,8 +48,7 @@ def rotations(seed: int, layer: int, heads: int, rounds: int, dim: int, size: tu
 
 def _directions(key: tuple[int, ...], dim: int, count: int) -> Float[Tensor, "d f"]:
     """The first normally distributed directions of a stream of them."""
-    seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=7).digest(), "little")
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = generator_of(*key)
     drawn = [
         torch.randn(DRAWN, dim, generator=generator, dtype=torch.float64, device="cpu") for _ in range(0, count, DRAWN)
     ]

@@ -41,7 +41,7 @@ def causal_sums(
     k, v, key, row, s, z = (each.flatten(0, 1) for each in rows)
     maps = PositiveFeatures(directions, h, b), PositiveFeatures(directions, h, b, of_keys=True)
     scales = Scales(key, row[:, 1:], row[:, :1])
-    out, _ = causal_scaled(q.flatten(0, 1), k, v, None, Sums(s, z), maps, scales, least(q.dtype))
+    out = causal_scaled(q.flatten(0, 1), k, v, None, Sums(s, z), maps, scales, least(q.dtype))
     return out.unflatten(0, (b, h))
 
 

@@ -4,11 +4,10 @@ Source: "Rethinking Attention with Performers" (Choromanski et al. 2020), sectio
 from the Classical Compact Groups" (Mezzadri 2007) for the signs.
 """
 
-from hashlib import blake2b
-
 import torch
 from torch import Tensor
 
+from saccade.attention.seeds import generator_of
 from saccade.shapes import Float
 
 
@@ -28,8 +27,7 @@ def drawn_directions(
 
 
 def _of_one_head(key: tuple[int, ...], features: int, dim: int, norms: str) -> Float[Tensor, "f d"]:
-    seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=7).digest(), "little")
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = generator_of(*key)
     drawn = torch.randn(-(-features // dim), dim, dim, generator=generator, dtype=torch.float64, device="cpu")
     q, r = torch.linalg.qr(drawn)
     # Householder's Q alone leans to one side: with the signs of R on its columns every rotation is as likely.

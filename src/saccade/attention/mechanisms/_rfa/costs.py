@@ -63,13 +63,13 @@ def of_all_keys(by: Sizes) -> Cost:
 
 
 def of_earlier_keys(by: Sizes, gate: bool) -> Cost:
-    """Chunk by chunk: pairs within, and the sums before; with gates z is a product, too, and scales are kept."""
+    """Chunk by chunk: pairs within, and the sums before; with gates z takes no product, and scales are kept."""
     chunk = min(CHUNK, by.n_q)
     chunks, cuts = -(-by.n_q // chunk), -(-by.n_q // ROWS)
     n, pairs = chunks * chunk, by.heads * chunks * chunk**2
-    row = 2 * by.projected + by.features * by.value_dim + by.sums + (by.features if gate else 0)
+    row = 2 * (by.projected + by.features * by.value_dim) + (0 if gate else by.features)
     flops = 2 * (pairs * (by.features + by.value_dim) + by.heads * n * row)
     kept = by.lengths + 4 * by.heads * (n * (2 * by.head_dim + by.value_dim + 1) + cuts * by.sums)
-    if gate:  # logits in double, and as many buffers; two scales for each row, and which rows are real if some are not
-        kept += 32 * by.n_k * by.kv_heads + by.heads * n * (8 if n == by.n_q else 12)
+    if gate:  # logits, in double too, and as many buffers; two scales for each row, and which rows are real if some are not
+        kept += 36 * by.n_k * by.kv_heads + by.heads * n * (8 if n == by.n_q else 12)
     return Cost(flops, pairs, by.moved + 8 * by.heads * chunks * by.sums, kept=kept)

@@ -5,6 +5,7 @@ So a pool of many draws takes no memory, and every data-parallel worker makes th
 
 import torch
 
+from saccade.attention.seeds import generator_of
 from saccade.shapes import Float, Tensor
 
 MATRICES, CHOICES = 0, 1
@@ -13,7 +14,7 @@ MATRICES, CHOICES = 0, 1
 
 def drawn(seed: int, layer: int, draws: list[int], directions: int, dim: int) -> Float[Tensor, "g f d"]:
     """Standard normal directions: of each head its own, from the draw of that number."""
-    generators = (_generator(seed, layer, head, MATRICES, draw) for head, draw in enumerate(draws))
+    generators = (generator_of(seed, layer, head, MATRICES, draw) for head, draw in enumerate(draws))
     kind = {"dtype": torch.float32, "device": "cpu"}
     return torch.stack([torch.randn(directions, dim, generator=each, **kind) for each in generators])
 
@@ -22,12 +23,5 @@ def chosen(seed: int, layer: int, heads: int, step: int, pool: int) -> list[int]
     """The draw that each head uses behind so many steps: the first before any."""
     if not step:
         return [0] * heads
-    generators = (_generator(seed, layer, head, CHOICES, step) for head in range(heads))
+    generators = (generator_of(seed, layer, head, CHOICES, step) for head in range(heads))
     return [int(torch.randint(pool, (), generator=each, device="cpu")) for each in generators]
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    folded = 0
-    for number in numbers:
-        folded = (folded * 1_000_003 + number) % 2**63
-    return torch.Generator(device="cpu").manual_seed(folded)

@@ -7,15 +7,16 @@ the row, the sum of all -log2 g up to it. Neither ever leaves its range, however
 Cost: O(n) for each head.
 """
 
-import math
 from typing import NamedTuple
 
 from torch.nn.functional import logsigmoid
 
+from saccade.attention.backends._tiles import LOG2E
 from saccade.attention.mechanisms._scaled_sums import Scales
 from saccade.shapes import Bool, Float, Tensor
 
-LOG2E = math.log2(math.e)
+FURTHEST = 1e4
+"""The largest logit that is told from infinity: behind 2 to the 14,427th part nothing is left in any precision."""
 
 
 class Fades(NamedTuple):
@@ -39,6 +40,7 @@ class Fades(NamedTuple):
 
 def fades(gate: Float[Tensor, "b g n 1"], key_mask: Bool[Tensor, "b n"] | None) -> Fades:
     """From the logits; what is hidden may be anything."""
+    gate = gate.clamp(-FURTHEST, FURTHEST)
     gate = gate if gate.device.type == "mps" else gate.double()
     if key_mask is not None:
         gate = gate.masked_fill(~key_mask[:, None, :, None], 0)

@@ -86,5 +86,5 @@ def causal(
     else:
         if earlier is None:
             earlier = Sums(*(q.new_zeros(given[0].shape[0], phi.size(q.shape[3]), dim) for dim in (own.v.shape[3], 1)))
-        out, _ = causal_scaled(*given, earlier, (phi, phi), own.fades.scales, least)
+        out = causal_scaled(*given, earlier, (phi, phi), own.fades.scales, least)
     return out.unflatten(0, q.shape[:2])

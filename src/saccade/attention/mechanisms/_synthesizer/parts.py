@@ -11,7 +11,6 @@ Cost: parameters of `h` heads for N positions: h N d, h N^2, h N^2 (not trained)
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import ClassVar
 
 import torch
@@ -25,6 +24,7 @@ from saccade.attention.mechanisms._synthesizer.logits import (
     OuterLogits,
     TableLogits,
 )
+from saccade.attention.seeds import generator_of
 from saccade.shapes import Float, Tensor
 
 
@@ -223,8 +223,7 @@ def _he_normal(heads: int, inputs: int, outputs: int) -> Float[Tensor, "h d f"]:
 
 def _drawn(key: tuple[int, ...], shape: torch.Size) -> Float[Tensor, "n n"]:
     """Normal, the same for the same key on every machine."""
-    seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=7).digest(), "little")
-    return torch.randn(shape, generator=torch.Generator(device="cpu").manual_seed(seed), device="cpu")
+    return torch.randn(shape, generator=generator_of(*key), device="cpu")
 
 
 def _first(x: Float[Tensor, "..."], axis: int, count: int) -> Float[Tensor, "..."]:
