@@ -99,7 +99,7 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 
 def layers() -> Iterator[tuple[str, Case]]:
-    """Every mechanism: in training with a mask, causal where it can be; and in evaluation without, where that exists."""
+    """Every mechanism: in training with a mask, causal where it can be; in evaluation without, not causal."""
     for text in (*MECHANISMS, *FURTHER):
         spec = to_mechanism(text) if text in FURTHER else MECHANISMS[text](**SMALL.get(text, {}))
         layer, n = spec.build(H, D, G, E).double(), SHORT.get(spec.name, N)
