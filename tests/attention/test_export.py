@@ -15,6 +15,7 @@ from saccade import Local, Segments
 from saccade.attention import MECHANISMS, dispatch, to_mechanism
 from saccade.attention.dispatch import attend
 from saccade.models.classifier import ClassifierSettings, SequenceClassifier
+from saccade.nn import Encoder
 
 H, D, N = 2, 4, 83
 CONVERTED = [("full", True), ("compressed", True), ("efficient", False)]
@@ -159,3 +160,12 @@ def test_onnx_gives_the_same_at_other_lengths_and_zeros_where_nothing_is_seen(te
         given = *inputs(b, n, torch.float32), mask(b, n, hidden=b - 1)
         (out,) = session.run(None, {name: x.numpy() for name, x in zip(names, given, strict=True)})
         torch.testing.assert_close(torch.from_numpy(out), layer(*given), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["linear(feature='hedgehog')", "rfa(features=8)", "efficient"])
+def test_features_of_queries_that_come_from_parameters_are_exported_with_gradients_on(text):
+    encoder = Encoder(width=8, heads=2, layers=1, mechanism=text).double().eval()
+    x = torch.randn(2, N, 8, dtype=torch.float64)
+    program = torch.export.export(encoder, (x,), dynamic_shapes=({0: Dim("b"), 1: Dim("n")},))
+    other = torch.randn(3, 20, 8, dtype=torch.float64)
+    torch.testing.assert_close(program.module()(other), encoder(other), rtol=0, atol=1e-12)

@@ -200,5 +200,5 @@ def test_features_that_nearly_vanish_leave_finite_gradients(feature, causal):
 def test_a_learned_map_refuses_other_sizes_than_its_own(unchecked):
     layer = MECHANISMS["linear"](feature="hedgehog").build(2, 4)
     q, k, v = (torch.randn(1, 2, 3, 5) for _ in range(3))
-    with pytest.raises(ValueError, match=r"q must be of 2 heads of 4 numbers, .*, got 2 of 5"):
+    with pytest.raises(ValueError, match=r"q must be of 2 heads of 4 numbers, .*, got '2 of 5'"):
         layer(q, k, v)

@@ -90,6 +90,7 @@ def exported_features(
 
     A graph holds no loop whose turns follow a length that may vary, so there features take memory: O(n f).
     """
+    x = x.detach()  # a graph is for inference, and what is written into a workspace must not be asked for gradients
     found = phi.features(Workspace(x.dtype, x.device), name, x, Cut(slice(0, x.shape[0]), slice(0, x.shape[1])))
     return found if real is None else found * real
 

@@ -85,9 +85,9 @@ def shift_of(peak: Float[Tensor, "*m d 1"]) -> Float[Tensor, "*m 1 d"]:
 
 def summed(k: Float[Tensor, "m k d"], v: Float[Tensor, "m k e"]) -> Running:
     """The sums over all keys of each head; hidden ones are -inf."""
-    with torch.no_grad():  # what is divided by what does not depend on the peak
-        floor = k.new_full((k.shape[0], 1, k.shape[2]), lowest(k.dtype))
-        peak = torch.maximum(k.amax(1, keepdim=True), floor) if k.shape[1] else floor
+    floor = k.new_full((k.shape[0], 1, k.shape[2]), lowest(k.dtype))
+    # No gradient: what is divided by what does not depend on the peak. (`torch.export` sees nothing of `no_grad`.)
+    peak = torch.maximum(k.detach().amax(1, keepdim=True), floor) if k.shape[1] else floor
     peak = peak.mT
     s, z = sums_of(k, v, None, Exponential(shift_of(peak)))
     return Running(peak, z, s)

@@ -30,8 +30,8 @@ def exported(
     if key_mask is not None:
         key = key.masked_fill(~key_mask[:, None], 2 * lowest(key.dtype))
     if causal:
-        flat = (x.flatten(0, 1) for x in (phi_q, phi_k, v, key[..., None]))
-        return _causal(*flat, q_start).unflatten(0, q.shape[:2])
+        keys = phi_k.flatten(0, 1), v.flatten(0, 1), key.flatten(0, 1)[..., None]
+        return _causal(phi_q.flatten(0, 1), *keys, q_start).unflatten(0, q.shape[:2])
     phi_k = phi_k * (key - key.amax(-1, keepdim=True).clamp(min=lowest(key.dtype))).exp2()[..., None]
     return phi_q @ (phi_k.mT @ v) / (phi_q @ phi_k.sum(-2)[..., None]).clamp(min=least(q.dtype))
 
