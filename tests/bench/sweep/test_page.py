@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from saccade.bench.sweep.page import planned, to_page, write_page
 from saccade.bench.sweep.plan import read_plan
 from saccade.bench.sweep.records import read_records
@@ -59,6 +61,17 @@ def test_records_of_other_settings_are_not_on_the_page(plan, plan_path, made):
     other = read_plan(plan_path, ["training.steps=4"])
     assert planned(plan, hand_made(made))
     assert planned(other, hand_made(made)) == {}
+
+
+def test_a_page_is_not_replaced_by_one_of_nothing(plan, plan_path, made, tmp_path):
+    report = tmp_path / "results.md"
+    write_page(plan, PLAN, hand_made(made), report)
+    before = report.read_text(encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"none of the \d+ records was made with the settings of .*: nothing is written"
+    ):
+        write_page(read_plan(plan_path, ["training.steps=4"]), PLAN, hand_made(made), report)
+    assert report.read_text(encoding="utf-8") == before
 
 
 def test_a_page_of_nothing_says_so(plan, tmp_path):

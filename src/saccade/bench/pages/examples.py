@@ -7,6 +7,8 @@ from saccade.bench.cost import cost
 
 EXAMPLES: dict[str, str] = {
     "full": "full",
+    "performer": "performer",
+    "rfa": "rfa",
     "sparse": "Local(48) & Strided(8) | Global(4)",
     "strided": "strided(stride=16)",
     "sparse_transformer": "sparse_transformer(stride=16)",

@@ -41,9 +41,13 @@ def write_page(plan: Plan, path: Path, records: Records, report: Path) -> None:
         report: where the page goes. Without matplotlib it has no pictures.
 
     Raises:
+        ValueError: there are records, and none of them is the plan's.
         OSError: something could not be written.
     """
     own = planned(plan, records)
+    if records and not matching(plan, records):
+        advice = "nothing is written; run the plan, or name the one that they were made with"
+        raise ValueError(f"none of the {len(records)} records was made with the settings of {path}: {advice}")
     report.parent.mkdir(parents=True, exist_ok=True)
     pictures: list[str] = []
     with suppress(ModuleNotFoundError):

@@ -110,7 +110,8 @@ def _parse(text: str, where: str) -> tuple[Cell, Record]:
         record = json.loads(text)
         return Cell(record["task"], record["mechanism"], record["seed"]), record
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{where}: {must_be('the text', 'the record of a cell', text[:40])}") from None
+        advice = "without it, its cell is run again"
+        raise ValueError(f"{where}: {must_be('the text', 'the record of a cell', text[:40])}; {advice}") from None
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

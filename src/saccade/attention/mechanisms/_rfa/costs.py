@@ -70,8 +70,6 @@ def of_earlier_keys(by: Sizes, gate: bool) -> Cost:
     row = 2 * (by.projected + by.features * by.value_dim) + (0 if gate else by.features)
     flops = 2 * (pairs * (by.features + by.value_dim) + by.heads * n * row)
     kept = by.lengths + 4 * by.heads * (n * (2 * by.head_dim + by.value_dim + 1) + cuts * by.sums)
-    if (
-        gate
-    ):  # logits, in double too, and as many buffers; two scales for each row, and which rows are real
+    if gate:  # logits, in double too, and as many buffers; two scales for each row, and which rows are real
         kept += 36 * by.n_k * by.kv_heads + by.heads * n * (8 if n == by.n_q else 12)
     return Cost(flops, pairs, by.moved + 8 * by.heads * chunks * by.sums, kept=kept)
