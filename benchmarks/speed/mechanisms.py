@@ -36,6 +36,7 @@ def our_rows() -> list[Row]:
         Row("efficient", partial(build, "efficient"), equals(two_softmaxes), {4096: (12, 12)}),
         Row("efficient, causal", running, equals(partial(wide, "efficient", causal=True))),
         row("rfa", "", None, {4096: (4, 5)}),
+        row("synthesizer(max_length={n})", "", None, {}),
         performer_row(False, {4096: (4.3, 5.5), 16384: (16, 18)}),
         performer_row(True, {4096: (2.9, 3.4), 16384: (10, 12)}),
     ]
