@@ -22,6 +22,7 @@ from saccade.attention.mechanisms._pattern_layer import PatternLayer
 from saccade.attention.patterns import Full, Pattern, Segments
 from saccade.attention.weights import implied_weights
 from saccade.errors import must_be
+from saccade.integrations.transformers.cross import is_cross
 from saccade.integrations.transformers.mask import Asked, asked_of
 from saccade.shapes import Float
 
@@ -124,12 +125,6 @@ def _chosen(
 def crosses(mechanism: Mechanism) -> bool:
     """Whether it is of use between two sequences: it takes them, and no query has a place among the keys."""
     return mechanism.claims.cross and mechanism.claims.unordered
-
-
-def is_cross(module: nn.Module) -> bool:
-    """Whether a module asks another sequence, as far as it says so itself."""
-    says = getattr(module, "is_cross_attention", "Cross" in type(module).__name__)
-    return bool(says) or (getattr(module, "is_decoder", False) and not getattr(module, "is_causal", True))
 
 
 def _between_sequences(module: nn.Module, asked: Asked, queries: int, keys: int) -> bool:

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from saccade.attention import AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be
-from saccade.integrations.transformers.attention import LAYER, SPEC, crosses, is_cross
+from saccade.integrations.transformers.attention import LAYER, SPEC, crosses
+from saccade.integrations.transformers.cross import is_cross, mark_cross
 from saccade.integrations.transformers.names import PREFIX
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"))
@@ -96,6 +97,7 @@ def replace_attention(model: PreTrainedModel, mechanism: str | Mechanism | Patte
     if missing := set(spec.inputs) - {"q", "k", "v"}:
         constraint = "one that reads queries, keys and values, which is all that a model has"
         raise ValueError(must_be("mechanism", constraint, f"{spec}, which reads a {min(missing)}"))
+    mark_cross(model)
     found = list(_attention_modules(model))
     chosen = [name for name, module in found if only in name and (crosses(spec) or not is_cross(module))]
     if not chosen:
