@@ -1,4 +1,4 @@
-"""Families: a model that would ignore the name is refused wherever a name is given; its parts are judged by themselves."""
+"""Families: a model that would ignore the name is refused wherever it is given; parts are judged by themselves."""
 
 import copy
 

@@ -175,19 +175,47 @@ def test_keys_that_are_gone_are_refused_where_places_count():
         attended("linear", call, kinds.causal_mask_function)
 
 
-def test_a_mask_that_a_model_changes_is_refused():
-    q, k, v = three(N, N)
+def test_a_mask_of_ours_is_handed_on_and_looked_at():
     mask = saccade_mask(batch_size=2, mask_function=kinds.causal_mask_function, **CALLS["padded"])
     assert isinstance(mask, Mask)
-    assert mask.shape == (2, 1, N, N)
-    assert mask.contiguous() is mask
+    assert mask.shape == mask.size() == (2, 1, N, N)
+    assert (mask.ndim, mask.dim(), mask.dtype, mask.is_floating_point()) == (4, 4, torch.bool, False)
+    for same in (mask.contiguous(), mask.detach(), mask[:, :, :, :N], mask[:, :, :N]):
+        assert same is mask
     moved = mask.to("meta", non_blocking=True)
     assert isinstance(moved, Mask)
     assert moved.device.type == moved.asked.key_mask.device.type == "meta"
-    for changed in (mask[:, :, :, :N], mask.clone(), mask & True):
-        assert not isinstance(changed, Mask)
-        with pytest.raises(ValueError, match="got 'a mask in which nobody sees anything, as in one of ours"):
-            saccade_attention(to_mechanism("full"), Module().eval(), q, k, v, changed)
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (lambda mask, scores: scores + mask, "add"),
+        (lambda mask, scores: mask + scores, "add"),
+        (lambda mask, scores: scores.masked_fill(mask, -1e9), "masked_fill"),
+        (lambda mask, scores: torch.where(mask, scores, 0.0), "where"),
+        (lambda mask, scores: (1.0 - mask) * -1e9, "rsub"),
+        (lambda mask, scores: mask[:, :, :, 1:], "__getitem__"),
+        (lambda mask, scores: mask[:, 0], "__getitem__"),
+        (lambda mask, scores: mask[[1, 0]], "__getitem__"),
+        (lambda mask, scores: ~mask, "invert"),
+        (lambda mask, scores: mask.all(), "all"),
+        (lambda mask, scores: mask.mT, "mT"),
+        (lambda mask, scores: mask.float(), "float"),
+        (lambda mask, scores: torch.nn.functional.scaled_dot_product_attention(scores, scores, scores, mask), "scaled"),
+        (lambda mask, scores: mask.tolist(), "tolist"),
+    ],
+)
+def test_a_mask_of_ours_that_a_model_computes_with_is_refused_by_name(use, name):
+    mask = saccade_mask(batch_size=2, mask_function=kinds.causal_mask_function, **CALLS["padded"])
+    with pytest.raises(ValueError, match=f"attention mask must be handed on .*the model itself uses in .*{name}"):
+        use(mask, torch.zeros(2, 3, N, N))
+
+
+def test_a_mask_in_which_nobody_sees_anything_is_refused():
+    q, k, v = three(N, N)
+    with pytest.raises(ValueError, match="got 'a mask in which nobody sees anything'"):
+        saccade_attention(to_mechanism("full"), Module().eval(), q, k, v, torch.zeros(2, 1, N, N, dtype=torch.bool))
 
 
 def test_a_mask_of_three_axes_is_refused():
