@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext
 
 from saccade.attention.patterns import Causal, Full, Local, Pattern, Segments, Union
 from saccade.errors import must_be
@@ -71,6 +72,9 @@ class Mask(torch.Tensor):
             ValueError: the message names what was to be done with it.
         """
         name = getattr(func, "__name__", "")
+        if TracingContext.try_get() is not None:  # a compiler, which makes copies of its own kinds
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
         if name in _SAME and isinstance(args[0], Mask):
             return args[0]
         with torch._C.DisableTorchFunctionSubclass():
