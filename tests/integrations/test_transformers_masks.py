@@ -262,10 +262,11 @@ def test_one_query_under_a_whole_mask_stands_at_the_end():
     [
         (torch.ones(2, 1, N, N).tril().roll(1, 3).bool(), "got 'another mask'"),
         (torch.randn(2, 1, N, N), "got 'a mask that adds to the scores'"),
+        (torch.ones(2, 1, N, N, dtype=torch.long), "attention_mask must be of booleans or to be added, .*torch.int64"),
         (torch.ones(2, N, dtype=torch.bool), r"got 'a mask of shape \(2, 12\)'"),
         (torch.ones(2, 2, N, N, dtype=torch.bool), r"got 'a mask of shape \(2, 2, 12, 12\)'"),
     ],
-    ids=["shifted", "bias", "2-D", "per head"],
+    ids=["shifted", "bias", "integers", "2-D", "per head"],
 )
 def test_any_other_mask_is_refused(mask, said):
     with pytest.raises(ValueError, match=said):
@@ -295,9 +296,11 @@ def test_keywords_that_change_attention_are_refused(name):
 
 def test_packed_lengths_are_refused_where_the_mask_does_not_have_them():
     lengths = {"cu_seq_lens_q": torch.tensor([0, 5, 12]), "cu_seq_lens_k": torch.tensor([0, 5, 12])}
-    with pytest.raises(ValueError, match="cu_seq_lens must be left out, or come with position_ids"):
+    with pytest.raises(ValueError, match="cu_seq_lens_q must be left out, or come with position_ids"):
         attended("full", CALLS["whole"], kinds.causal_mask_function, **lengths)
     attended("full", CALLS["whole"], FUNCTIONS["packed"], **lengths)
+    with pytest.raises(ValueError, match="seq_idx must be left out, or come with position_ids"):
+        attended("full", CALLS["whole"], kinds.causal_mask_function, seq_idx=torch.zeros(1))
 
 
 def test_a_window_without_a_mask_is_refused():

@@ -141,6 +141,7 @@ def saccade_mask(
     Raises:
         ValueError: a mask function of which nothing is known, or an `attention_mask` of another shape.
     """
+    refuse_export()
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError(must_be("attention_mask", "[b n] or [b 1 q k]", f"of shape {tuple(attention_mask.shape)}"))
     sizes = Sizes(batch_size, int(q_offset), q_length, int(kv_offset), kv_length)
@@ -154,6 +155,16 @@ def saccade_mask(
         keys_start=sizes.k_start,
     )
     return Mask.of(asked, batch_size, q_length, kv_length, device)
+
+
+def refuse_export() -> None:
+    """Refuse `torch.export`, which keeps neither the choices nor the mask of a call.
+
+    Raises:
+        ValueError: while a model is exported.
+    """
+    if torch.compiler.is_exporting():
+        raise ValueError(must_be("attn_implementation", "'sdpa' or 'eager' to export a model", "one of saccade"))
 
 
 def _shows_all(pattern: Pattern, sizes: Sizes) -> bool:

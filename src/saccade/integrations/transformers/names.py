@@ -4,6 +4,7 @@ Source: the registries of transformers, `AttentionInterface` and `AttentionMaskI
 alone loses its mask, and with it causality; here a name is always in both.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import partial, wraps
 from typing import Any, TypeGuard
@@ -14,12 +15,14 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from saccade.attention import MECHANISMS, AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be
-from saccade.integrations.transformers.attention import saccade_attention
+from saccade.integrations.transformers.attention import LAYER, saccade_attention
 from saccade.integrations.transformers.cross import mark_cross
 from saccade.integrations.transformers.families import refuse_family
 from saccade.integrations.transformers.mask import saccade_mask
 
 PREFIX = "saccade:"
+
+log = logging.getLogger(__name__)
 
 
 def register(mechanism: str | Mechanism | Pattern) -> str:
@@ -82,6 +85,7 @@ def register_what_is_asked_for() -> None:
         for model, name in _told(self, attn_implementation):
             register(name.removeprefix(PREFIX))
             refuse_family(type(model), name)
+        _say_what_stays(self, attn_implementation)
         changed(self, attn_implementation, allow_all_kernels)
         mark_cross(self)
 
@@ -92,6 +96,15 @@ def register_what_is_asked_for() -> None:
 
 def _ours(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def _say_what_stays(model: PreTrainedModel, wanted: object) -> None:
+    """Warn where a name does not change what `replace_attention` did, or takes it out of use."""
+    own = [name for name, module in model.named_modules() if isinstance(getattr(module, LAYER, None), AttentionLayer)]
+    if own and wanted != model.config._attn_implementation:
+        kept = _ours(wanted) or isinstance(wanted, dict)
+        what = "keep the mechanism" if kept else "no longer attend by the mechanism"
+        log.warning("%d modules (%s, ...) %s that replace_attention gave them", len(own), own[0], what)
 
 
 def _told(model: PreTrainedModel, wanted: object) -> Iterator[tuple[PreTrainedModel, str]]:
@@ -111,11 +124,22 @@ def drawback(mechanism: Mechanism) -> str:
     if missing := set(mechanism.inputs) - {"q", "k", "v"}:
         return f"it reads a {min(missing)} of its own"
     if not {"q", "k"} <= set(mechanism.inputs):
-        return "it does not read the keys, which the model has learned"
+        what = "keys" if "q" in mechanism.inputs else "queries and the keys"
+        return f"it does not read the {what}, which the model has learned"
     with torch.device("meta"):
         if any(True for _ in mechanism.build(heads=2, head_dim=4).parameters()):
             return "its layers learn parameters"
+    if _redraws(mechanism):
+        return "the steps after which it redraws do not reach a name, only redraw=0 does"
     return "training moves what its layers hold" if _moves(mechanism) else ""
+
+
+def _redraws(mechanism: Mechanism) -> bool:
+    """Whether somebody asks for directions that are drawn anew: by default they are those of `redraw=0` here."""
+    with torch.device("meta"):
+        layers = list(mechanism.build(heads=2, head_dim=4).modules())
+    specs = [layer.spec for layer in layers if isinstance(getattr(layer, "spec", None), Mechanism)]
+    return any(getattr(spec, "redraw", 0) not in (0, getattr(type(spec)(), "redraw", 0)) for spec in specs)
 
 
 def _moves(mechanism: Mechanism) -> bool:
