@@ -65,7 +65,9 @@ def test_it_is_told_in_families_that_do_not_say_so(name):
     mark_cross(model)
     modules = dict(model.named_modules())
     found = [is_cross(module) for path, module in modules.items() if path.endswith("." + across)]
-    assert found and all(found)
+    assert found
+    assert all(found)
     others = [path for path in modules if path.endswith(within) and not path.endswith("." + across)]
     others = [path for path in others if "crossattention" not in path]
-    assert others and not any(is_cross(modules[path]) for path in others)
+    assert others
+    assert not any(is_cross(modules[path]) for path in others)

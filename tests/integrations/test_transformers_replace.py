@@ -196,5 +196,5 @@ def test_a_mechanism_that_reads_more_is_refused():
 
 def test_a_family_of_another_kind_is_refused():
     model = T5EncoderModel(T5Config(d_model=16, d_kv=4, num_heads=4, num_layers=1, d_ff=16, vocab_size=11))
-    with pytest.raises(ValueError, match="model must be one with attention modules .*got 'T5EncoderModel'"):
+    with pytest.raises(ValueError, match=r"model must be one with attention modules .*got 'T5EncoderModel'"):
         replace_attention(model, "linear")

@@ -138,8 +138,8 @@ def _redraws(mechanism: Mechanism) -> bool:
     """Whether somebody asks for directions that are drawn anew: by default they are those of `redraw=0` here."""
     with torch.device("meta"):
         layers = list(mechanism.build(heads=2, head_dim=4).modules())
-    specs = [layer.spec for layer in layers if isinstance(getattr(layer, "spec", None), Mechanism)]
-    return any(getattr(spec, "redraw", 0) not in (0, getattr(type(spec)(), "redraw", 0)) for spec in specs)
+    specs = [layer.spec for layer in layers if hasattr(getattr(layer, "spec", None), "redraw")]
+    return any(spec.redraw not in (0, type(spec)().redraw) for spec in specs)
 
 
 def _moves(mechanism: Mechanism) -> bool:
