@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="needs the extra: pip install 'saccade[hf]'")
 
@@ -111,3 +112,16 @@ def test_a_class_of_ones_own_is_what_its_base_is():
     assert not own_way(Mine)
     assert own_way(type("Other", (theirs.BloomModel,), {})).startswith("computes its attention by itself")
     assert not own_way(Alone), "this file has models of others among its names"
+
+
+def test_a_module_of_an_accepted_family_that_adds_the_mask_itself_raises():
+    """BigBird-Pegasus calls the registry in its decoder and not in its encoder."""
+    sides = ("encoder", "decoder")
+    sizes = {f"{side}_{name}": n for side in sides for name, n in (("layers", 1), ("ffn_dim", 16))}
+    heads = {f"{side}_attention_heads": 2 for side in sides}
+    config = theirs.BigBirdPegasusConfig(vocab_size=11, d_model=16, attention_type="original_full", **sizes, **heads)
+    model = theirs.BigBirdPegasusModel(config).eval()
+    model.set_attn_implementation(NAME)
+    text = hf.tokens() % 11
+    with pytest.raises(ValueError, match="attention mask must be handed on to the attention as it is, .* in add'"):
+        model(text, attention_mask=torch.ones_like(text), decoder_input_ids=text)
