@@ -175,19 +175,47 @@ def test_keys_that_are_gone_are_refused_where_places_count():
         attended("linear", call, kinds.causal_mask_function)
 
 
-def test_a_mask_that_a_model_changes_is_refused():
-    q, k, v = three(N, N)
+def test_a_mask_of_ours_is_handed_on_and_looked_at():
     mask = saccade_mask(batch_size=2, mask_function=kinds.causal_mask_function, **CALLS["padded"])
     assert isinstance(mask, Mask)
-    assert mask.shape == (2, 1, N, N)
-    assert mask.contiguous() is mask
+    assert mask.shape == mask.size() == (2, 1, N, N)
+    assert (mask.ndim, mask.dim(), mask.dtype, mask.is_floating_point()) == (4, 4, torch.bool, False)
+    for same in (mask.contiguous(), mask.detach(), mask[:, :, :, :N], mask[:, :, :N]):
+        assert same is mask
     moved = mask.to("meta", non_blocking=True)
     assert isinstance(moved, Mask)
     assert moved.device.type == moved.asked.key_mask.device.type == "meta"
-    for changed in (mask[:, :, :, :N], mask.clone(), mask & True):
-        assert not isinstance(changed, Mask)
-        with pytest.raises(ValueError, match="got 'a mask in which nobody sees anything, as in one of ours"):
-            saccade_attention(to_mechanism("full"), Module().eval(), q, k, v, changed)
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (lambda mask, scores: scores + mask, "add"),
+        (lambda mask, scores: mask + scores, "add"),
+        (lambda mask, scores: scores.masked_fill(mask, -1e9), "masked_fill"),
+        (lambda mask, scores: torch.where(mask, scores, 0.0), "where"),
+        (lambda mask, scores: (1.0 - mask) * -1e9, "rsub"),
+        (lambda mask, scores: mask[:, :, :, 1:], "__getitem__"),
+        (lambda mask, scores: mask[:, 0], "__getitem__"),
+        (lambda mask, scores: mask[[1, 0]], "__getitem__"),
+        (lambda mask, scores: ~mask, "invert"),
+        (lambda mask, scores: mask.all(), "all"),
+        (lambda mask, scores: mask.mT, "mT"),
+        (lambda mask, scores: mask.float(), "float"),
+        (lambda mask, scores: torch.nn.functional.scaled_dot_product_attention(scores, scores, scores, mask), "scaled"),
+        (lambda mask, scores: mask.tolist(), "tolist"),
+    ],
+)
+def test_a_mask_of_ours_that_a_model_computes_with_is_refused_by_name(use, name):
+    mask = saccade_mask(batch_size=2, mask_function=kinds.causal_mask_function, **CALLS["padded"])
+    with pytest.raises(ValueError, match=f"attention mask must be handed on .*the model itself uses in .*{name}"):
+        use(mask, torch.zeros(2, 3, N, N))
+
+
+def test_a_mask_in_which_nobody_sees_anything_is_refused():
+    q, k, v = three(N, N)
+    with pytest.raises(ValueError, match="got 'a mask in which nobody sees anything'"):
+        saccade_attention(to_mechanism("full"), Module().eval(), q, k, v, torch.zeros(2, 1, N, N, dtype=torch.bool))
 
 
 def test_a_mask_of_three_axes_is_refused():
@@ -234,10 +262,11 @@ def test_one_query_under_a_whole_mask_stands_at_the_end():
     [
         (torch.ones(2, 1, N, N).tril().roll(1, 3).bool(), "got 'another mask'"),
         (torch.randn(2, 1, N, N), "got 'a mask that adds to the scores'"),
+        (torch.ones(2, 1, N, N, dtype=torch.long), "attention_mask must be of booleans or to be added, .*torch.int64"),
         (torch.ones(2, N, dtype=torch.bool), r"got 'a mask of shape \(2, 12\)'"),
         (torch.ones(2, 2, N, N, dtype=torch.bool), r"got 'a mask of shape \(2, 2, 12, 12\)'"),
     ],
-    ids=["shifted", "bias", "2-D", "per head"],
+    ids=["shifted", "bias", "integers", "2-D", "per head"],
 )
 def test_any_other_mask_is_refused(mask, said):
     with pytest.raises(ValueError, match=said):
@@ -267,9 +296,11 @@ def test_keywords_that_change_attention_are_refused(name):
 
 def test_packed_lengths_are_refused_where_the_mask_does_not_have_them():
     lengths = {"cu_seq_lens_q": torch.tensor([0, 5, 12]), "cu_seq_lens_k": torch.tensor([0, 5, 12])}
-    with pytest.raises(ValueError, match="cu_seq_lens must be left out, or come with position_ids"):
+    with pytest.raises(ValueError, match="cu_seq_lens_q must be left out, or come with position_ids"):
         attended("full", CALLS["whole"], kinds.causal_mask_function, **lengths)
     attended("full", CALLS["whole"], FUNCTIONS["packed"], **lengths)
+    with pytest.raises(ValueError, match="seq_idx must be left out, or come with position_ids"):
+        attended("full", CALLS["whole"], kinds.causal_mask_function, seq_idx=torch.zeros(1))
 
 
 def test_a_window_without_a_mask_is_refused():

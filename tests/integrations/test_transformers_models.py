@@ -143,6 +143,37 @@ def test_attentions_of_whisper_are_those_of_all_three_kinds():
             close(mine, theirs)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["full", "local(left=4)", "linear"])
+def test_autocast_casts_as_theirs_does(family, name):
+    """Rotary embeddings give queries and keys of 32 bits next to values of 16."""
+    model, text = hf.FAMILIES[family]().float(), hf.tokens()
+    outputs = {}
+    for kind in ("sdpa", f"saccade:{name}"):
+        model.set_attn_implementation(kind)
+        exact = model(text).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs[kind] = model(text).logits
+        outputs[kind].float().sum().backward()
+        outputs[kind + " error"] = (outputs[kind] - exact).abs().mean() / exact.abs().mean()
+    assert outputs[f"saccade:{name} error"] < 2 * outputs["sdpa error"] + 0.01
+    seen = []
+    layer = model.get_submodule(
+        "model.layers.0.self_attn.o_proj" if family == "llama" else "transformer.h.0.attn.c_proj"
+    )
+    layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(text)
+    assert seen == [torch.bfloat16]
+
+
+def test_export_is_refused():
+    model = hf.llama()
+    model.set_attn_implementation("saccade:full")
+    with pytest.raises(ValueError, match="attn_implementation must be 'sdpa' or 'eager' to export a model"):
+        torch.export.export(model, (hf.tokens(),), {"use_cache": False}, strict=False)
+
+
 def test_training_by_checkpoints_gives_the_same_gradients():
     model, given = hf.llama().train(), hf.inputs("llama", padded=True)
     model.set_attn_implementation("saccade:local(left=4)")

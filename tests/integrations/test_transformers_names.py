@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 import saccade.integrations.transformers as integration
 from saccade import Global, Local
-from saccade.attention import MECHANISMS
+from saccade.attention import MECHANISMS, after_step
 from saccade.attention.mechanisms.linear import LinearAttention
 from saccade.integrations.transformers import register
 from saccade.integrations.transformers.names import drawback, register_all
@@ -39,6 +39,8 @@ def test_what_has_no_parameters_is_registered_for_attention_and_for_masks():
         ("routing", "training moves what its layers hold"),
         ("lsh", "it does not read the keys, which the model has learned"),
         ("mixed([(local, 1), (linformer, 1)])", "its layers learn parameters"),
+        ("performer(features=8, redraw=1)", "the steps after which it redraws do not reach a name, only redraw=0 does"),
+        ("mixed([(local, 1), (performer(redraw=9), 1)])", "the steps .* do not reach a name, only redraw=0 does"),
         ("mixed([(local, 1), (routing, 1)])", "training moves what its layers hold"),
     ],
 )
@@ -48,6 +50,16 @@ def test_what_has_something_to_keep_is_refused_by_name(text, reason):
     assert str(caught.value).startswith("mechanism must be one without parameters")
     with pytest.raises(ValueError, match="use replace_attention"):
         hf.gpt2().set_attn_implementation(f"saccade:{text}")
+
+
+@pytest.mark.parametrize("text", ["performer", "performer(features=8)", "performer(redraw=0)"])
+def test_a_performer_by_name_keeps_its_directions(text):
+    model = hf.gpt2().train()
+    model.set_attn_implementation(f"saccade:{text}")
+    before = model(hf.tokens()).logits
+    for _ in range(3):
+        after_step(model)
+    assert torch.equal(model(hf.tokens()).logits, before)
 
 
 def test_a_mechanism_of_another_package_follows(monkeypatch):

@@ -79,6 +79,27 @@ def test_a_projection_that_is_not_read_is_named(family, unread):
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("family", "unread"),
+    [("bert", ("query", "key")), ("gpt2", ("the queries of c_attn", "the keys of c_attn"))],
+)
+def test_what_reads_neither_queries_nor_keys_names_both(family, unread):
+    report = replace_attention(hf.FAMILIES[family](), "synthesizer('random', max_length=64)")
+    assert {row.unread for row in report.rows} == {unread}
+
+
+def test_a_name_given_later_says_that_it_does_not_reach_what_was_replaced(caplog):
+    model = hf.gpt2()
+    replace_attention(model, "compressed(stride=2)")
+    assert not caplog.text
+    wanted = model(hf.tokens()).logits
+    model.set_attn_implementation("saccade:local(left=2)")
+    assert "2 modules (transformer.h.0.attn, ...) keep the mechanism that replace_attention gave them" in caplog.text
+    assert torch.equal(model(hf.tokens()).logits, wanted)
+    model.set_attn_implementation("sdpa")
+    assert "no longer attend by the mechanism that replace_attention gave them" in caplog.text
+
+
 def test_layers_that_share_do_so():
     model = hf.bert()
     report = replace_attention(model, "linformer(rank=6, max_length=64, sharing='layerwise')")
@@ -140,7 +161,13 @@ def test_a_model_with_new_parameters_is_copied_pickled_saved_and_loaded(tmp_path
     [
         ("gpt2", "linformer", "", r"mechanism must be one that can be causal for transformer.h.0.attn \(or leave it"),
         ("whisper", "linformer", "", "one that can be causal for model.decoder.layers.0.self_attn"),
-        ("bert", "linformer", "decoder", "model must be one with attention modules that have q_proj, .*none with"),
+        ("bert", "linformer", "decoder", "only must be part of the name of an attention module of BertModel, such as"),
+        (
+            "whisper",
+            "linformer",
+            "encoder_attn",
+            "mechanism must be one that crosses sequences and gives no key a place",
+        ),
         ("bert", "lnformer", "", "did you mean 'linformer'"),
     ],
 )
@@ -169,5 +196,5 @@ def test_a_mechanism_that_reads_more_is_refused():
 
 def test_a_family_of_another_kind_is_refused():
     model = T5EncoderModel(T5Config(d_model=16, d_kv=4, num_heads=4, num_layers=1, d_ff=16, vocab_size=11))
-    with pytest.raises(ValueError, match="model must be one with attention modules"):
+    with pytest.raises(ValueError, match=r"model must be one with attention modules .*got 'T5EncoderModel'"):
         replace_attention(model, "linear")

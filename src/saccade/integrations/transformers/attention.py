@@ -22,7 +22,8 @@ from saccade.attention.mechanisms._pattern_layer import PatternLayer
 from saccade.attention.patterns import Full, Pattern, Segments
 from saccade.attention.weights import implied_weights
 from saccade.errors import must_be
-from saccade.integrations.transformers.mask import Asked, asked_of
+from saccade.integrations.transformers.cross import is_cross
+from saccade.integrations.transformers.mask import Asked, asked_of, refuse_export
 from saccade.shapes import Float
 
 LAYER, SPEC = "saccade", "saccade_mechanism"
@@ -78,6 +79,8 @@ def saccade_attention(
     Raises:
         ValueError: something that is asked for and that the mechanism, or Saccade, does not do.
     """
+    refuse_export()
+    query, key, value = (_autocast(x) for x in (query, key, value))
     by_default = getattr(module, "is_causal", True) if options.get("is_causal") is None else options["is_causal"]
     sizes = query.shape[0], query.shape[2], key.shape[2]
     asked = asked_of(attention_mask, bool(by_default), *sizes)
@@ -93,15 +96,24 @@ def saccade_attention(
     return out, _weights(call, query, key, value, sizes[2]) if wanted else None
 
 
+def _autocast(x: Tensor) -> Tensor:
+    """In the precision of autocast, as scaled_dot_product_attention casts: rotary embeddings may have left it."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
+
+
 def _refuse(asked: Asked, mask: Tensor | None, options: dict[str, object]) -> None:
     """Refuse keywords that change attention in ways that nobody here knows, such as sinks or a position bias."""
     for name, value in options.items():
         if name not in HARMLESS and value is not None and value is not False:
             raise ValueError(must_be(name, "left out, as saccade attention does not do it", type(value).__name__))
     documents = any(isinstance(pattern, Segments) for pattern in asked.patterns)
-    if any(options.get(name) is not None for name in PACKED) and not documents:
+    given = [name for name in PACKED if options.get(name) is not None]
+    if given and not documents:
         constraint = "left out, or come with position_ids, no attention_mask and no cache, from which packing is read"
-        raise ValueError(must_be("cu_seq_lens", constraint, "packed sequences"))
+        raise ValueError(must_be(given[0], constraint, "packed sequences"))
     if mask is None and options.get("sliding_window") is not None:
         raise ValueError(must_be("sliding_window", "in the mask of the model", "a layer with a window and no mask"))
 
@@ -124,12 +136,6 @@ def _chosen(
 def crosses(mechanism: Mechanism) -> bool:
     """Whether it is of use between two sequences: it takes them, and no query has a place among the keys."""
     return mechanism.claims.cross and mechanism.claims.unordered
-
-
-def is_cross(module: nn.Module) -> bool:
-    """Whether a module asks another sequence, as far as it says so itself."""
-    says = getattr(module, "is_cross_attention", "Cross" in type(module).__name__)
-    return bool(says) or (getattr(module, "is_decoder", False) and not getattr(module, "is_causal", True))
 
 
 def _between_sequences(module: nn.Module, asked: Asked, queries: int, keys: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext
 
 from saccade.attention.patterns import Causal, Full, Local, Pattern, Segments, Union
 from saccade.errors import must_be
@@ -47,16 +48,45 @@ class Asked:
         return replace(self, key_mask=mask), end
 
 
+_SAME = {"contiguous", "detach", "clone", "alias"}
+"""What gives the same mask: nothing writes into one. Generation with a cache of fixed size makes it contiguous."""
+
+_LOOKS = {"size", "dim", "stride", "numel", "nelement", "element_size", "is_contiguous", "is_floating_point"}
+_LOOKS |= {"__len__", "__hash__", "get_device", "is_complex", "__repr__"}
+
+
 class Mask(torch.Tensor):
     """What the models pass on from the mask function to each layer: a mask `[b 1 q k]` in which nobody sees anybody.
 
-    It has the shape that they expect, takes no memory, and carries what is asked. A model that changes it gets a plain
-    tensor in which, again, nobody sees anybody: the attention refuses that, so that nothing is lost on the way.
+    It has the shape that they expect, takes no memory, and carries what is asked. Only attention of ours can read it:
+    a model that computes with it, as one that adds masks to scores of its own, gets an error and never its numbers.
     """
 
     asked: Asked
-    # What is computed from it is a plain tensor.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Say what the mask looks like, copy it as itself, and refuse everything else.
+
+        Raises:
+            ValueError: the message names what was to be done with it.
+        """
+        name = getattr(func, "__name__", "")
+        if TracingContext.try_get() is not None:  # a compiler, which makes copies of its own kinds
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        if name in _SAME and isinstance(args[0], Mask):
+            return args[0]
+        with torch._C.DisableTorchFunctionSubclass():
+            if name == "__getitem__" and _takes_all(*args):
+                return args[0]
+            if name in _LOOKS or name == "__get__":
+                found = func(*args, **(kwargs or {}))
+                if not isinstance(found, torch.Tensor):
+                    return found
+        what = getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
+        constraint = "handed on to the attention as it is, as only attention of saccade can read it"
+        raise ValueError(must_be("attention mask", constraint, f"a mask that the model itself uses in {what}"))
 
     @staticmethod
     def of(asked: Asked, batch: int, queries: int, keys: int, device: torch.device | str) -> "Mask":
@@ -66,16 +96,21 @@ class Mask(torch.Tensor):
         mask.asked = asked
         return mask
 
-    def contiguous(self, *_: Any, **__: Any) -> "Mask":
-        """Itself: generation with a cache of fixed size asks for this."""
-        return self
-
     def to(self, *args: Any, **options: Any) -> "Mask":
         """The same on another device, for a model that is spread over several."""
-        device = super().to(*args, **options).device
+        with torch._C.DisableTorchFunctionSubclass():
+            device = super().to(*args, **options).device
         real = self.asked.key_mask
         moved = replace(self.asked, key_mask=None if real is None else real.to(device))
         return Mask.of(moved, self.shape[0], self.shape[2], self.shape[3], device)
+
+
+def _takes_all(mask: Mask, index: Any) -> bool:
+    """Whether slices of a mask leave nothing out and move nothing."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if not all(isinstance(part, slice) for part in parts) or len(parts) > mask.ndim:
+        return False
+    return all(part.indices(size) == (0, size, 1) for part, size in zip(parts, mask.shape, strict=False))
 
 
 @torch.compiler.disable  # it reads the closures of functions
@@ -106,6 +141,7 @@ def saccade_mask(
     Raises:
         ValueError: a mask function of which nothing is known, or an `attention_mask` of another shape.
     """
+    refuse_export()
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError(must_be("attention_mask", "[b n] or [b 1 q k]", f"of shape {tuple(attention_mask.shape)}"))
     sizes = Sizes(batch_size, int(q_offset), q_length, int(kv_offset), kv_length)
@@ -119,6 +155,16 @@ def saccade_mask(
         keys_start=sizes.k_start,
     )
     return Mask.of(asked, batch_size, q_length, kv_length, device)
+
+
+def refuse_export() -> None:
+    """Refuse `torch.export`, which keeps neither the choices nor the mask of a call.
+
+    Raises:
+        ValueError: while a model is exported.
+    """
+    if torch.compiler.is_exporting():
+        raise ValueError(must_be("attn_implementation", "'sdpa' or 'eager' to export a model", "one of saccade"))
 
 
 def _shows_all(pattern: Pattern, sizes: Sizes) -> bool:
@@ -173,16 +219,14 @@ def _asked_by(mask: Tensor, causal: bool, batch: int, queries: int, keys: int) -
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[2:] != (queries, keys):
         raise ValueError(must_be("attention_mask", constraint, f"a mask of shape {tuple(mask.shape)}"))
     seen = mask if mask.dtype == torch.bool else mask == 0
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(must_be("attention_mask", "of booleans or to be added, where it is 4-D", mask.dtype))
     if mask.dtype != torch.bool and bool((mask[~seen] > torch.finfo(mask.dtype).min / 2).any()):
         raise ValueError(must_be("attention_mask", constraint, "a mask that adds to the scores"))
     seen = seen[:, 0].expand(batch, -1, -1)
     real, start = seen.any(1), keys - queries if causal else 0
     if not bool(real.any(1).all()):
-        raise ValueError(
-            must_be(
-                "attention_mask", constraint, "a mask in which nobody sees anything, as in one of ours that was changed"
-            )
-        )
+        raise ValueError(must_be("attention_mask", constraint, "a mask in which nobody sees anything"))
     whole = real[:, None].expand(-1, queries, -1)
     earlier = torch.ones(queries, keys, dtype=torch.bool, device=mask.device).tril(keys - queries)
     # One query at the end is both; a causal layer then has to know where it stands.

@@ -4,7 +4,10 @@ Source: the registries of transformers, `AttentionInterface` and `AttentionMaskI
 alone loses its mask, and with it causality; here a name is always in both.
 """
 
-from functools import partial
+import logging
+from collections.abc import Iterator
+from functools import partial, wraps
+from typing import Any, TypeGuard
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -12,10 +15,14 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from saccade.attention import MECHANISMS, AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be
-from saccade.integrations.transformers.attention import saccade_attention
+from saccade.integrations.transformers.attention import LAYER, saccade_attention
+from saccade.integrations.transformers.cross import mark_cross
+from saccade.integrations.transformers.families import refuse_family
 from saccade.integrations.transformers.mask import saccade_mask
 
 PREFIX = "saccade:"
+
+log = logging.getLogger(__name__)
 
 
 def register(mechanism: str | Mechanism | Pattern) -> str:
@@ -50,19 +57,66 @@ def register_all() -> None:
 def register_what_is_asked_for() -> None:
     """Let a model that is told a name of ours register it before transformers looks it up: so options need no call.
 
-    A wrong name or option raises the error that says what is wrong. Models check names here and nowhere in a forward
-    pass, which compilers trace: a registry that knows names by itself would stop them.
+    A wrong name or option raises the error that says what is wrong, and so does a model that would ignore the name.
+    Models check names here and nowhere in a forward pass, which compilers trace: a registry that knows names by itself
+    would stop them.
     """
     theirs = PreTrainedModel.get_correct_attn_implementation
     if getattr(theirs, "__module__", None) == __name__:
         return
+    made, changed = PreTrainedModel.post_init, PreTrainedModel.set_attn_implementation
 
     def checked(self: PreTrainedModel, requested_attention: str | None, is_init_check: bool = False) -> str:
-        if requested_attention is not None and requested_attention.startswith(PREFIX):
+        if _ours(requested_attention):
             register(requested_attention.removeprefix(PREFIX))
+            refuse_family(type(self), requested_attention)
         return theirs(self, requested_attention, is_init_check)
 
+    @wraps(made)
+    def post_init(self: PreTrainedModel) -> None:
+        made(self)
+        if _ours(self.config._attn_implementation):
+            mark_cross(self)
+
+    @wraps(changed)
+    def set_attn_implementation(
+        self: PreTrainedModel, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
+    ) -> None:
+        for model, name in _told(self, attn_implementation):
+            register(name.removeprefix(PREFIX))
+            refuse_family(type(model), name)
+        _say_what_stays(self, attn_implementation)
+        changed(self, attn_implementation, allow_all_kernels)
+        mark_cross(self)
+
     PreTrainedModel.get_correct_attn_implementation = checked
+    PreTrainedModel.post_init = post_init
+    PreTrainedModel.set_attn_implementation = set_attn_implementation
+
+
+def _ours(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def _say_what_stays(model: PreTrainedModel, wanted: object) -> None:
+    """Warn where a name does not change what `replace_attention` did, or takes it out of use."""
+    own = [name for name, module in model.named_modules() if isinstance(getattr(module, LAYER, None), AttentionLayer)]
+    if own and wanted != model.config._attn_implementation:
+        kept = _ours(wanted) or isinstance(wanted, dict)
+        what = "keep the mechanism" if kept else "no longer attend by the mechanism"
+        log.warning("%d modules (%s, ...) %s that replace_attention gave them", len(own), own[0], what)
+
+
+def _told(model: PreTrainedModel, wanted: object) -> Iterator[tuple[PreTrainedModel, str]]:
+    """The models within one that are told a name of ours; transformers passes over those that cannot follow."""
+    if isinstance(wanted, dict):
+        for key, part in wanted.items():
+            config = model.config if key == "" else getattr(model.config, key, None)
+            parts = (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config is config)
+            for each in parts:
+                yield from [(each, part)] if key == "" and _ours(part) else _told(each, part)
+    elif _ours(wanted):
+        yield from ((each, wanted) for each in model.modules() if isinstance(each, PreTrainedModel))
 
 
 def drawback(mechanism: Mechanism) -> str:
@@ -70,11 +124,22 @@ def drawback(mechanism: Mechanism) -> str:
     if missing := set(mechanism.inputs) - {"q", "k", "v"}:
         return f"it reads a {min(missing)} of its own"
     if not {"q", "k"} <= set(mechanism.inputs):
-        return "it does not read the keys, which the model has learned"
+        what = "keys" if "q" in mechanism.inputs else "queries and the keys"
+        return f"it does not read the {what}, which the model has learned"
     with torch.device("meta"):
         if any(True for _ in mechanism.build(heads=2, head_dim=4).parameters()):
             return "its layers learn parameters"
+    if _redraws(mechanism):
+        return "the steps after which it redraws do not reach a name, only redraw=0 does"
     return "training moves what its layers hold" if _moves(mechanism) else ""
+
+
+def _redraws(mechanism: Mechanism) -> bool:
+    """Whether somebody asks for directions that are drawn anew: by default they are those of `redraw=0` here."""
+    with torch.device("meta"):
+        layers = list(mechanism.build(heads=2, head_dim=4).modules())
+    specs = [layer.spec for layer in layers if hasattr(getattr(layer, "spec", None), "redraw")]
+    return any(spec.redraw not in (0, type(spec)().redraw) for spec in specs)
 
 
 def _moves(mechanism: Mechanism) -> bool:

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from saccade.attention import AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be
-from saccade.integrations.transformers.attention import LAYER, SPEC, crosses, is_cross
+from saccade.integrations.transformers.attention import LAYER, SPEC, crosses
+from saccade.integrations.transformers.cross import is_cross, mark_cross
 from saccade.integrations.transformers.names import PREFIX
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"))
@@ -96,11 +97,11 @@ def replace_attention(model: PreTrainedModel, mechanism: str | Mechanism | Patte
     if missing := set(spec.inputs) - {"q", "k", "v"}:
         constraint = "one that reads queries, keys and values, which is all that a model has"
         raise ValueError(must_be("mechanism", constraint, f"{spec}, which reads a {min(missing)}"))
+    mark_cross(model)
     found = list(_attention_modules(model))
     chosen = [name for name, module in found if only in name and (crosses(spec) or not is_cross(module))]
     if not chosen:
-        known = "q_proj, k_proj, v_proj; query, key, value; or c_attn"
-        raise ValueError(must_be("model", f"one with attention modules that have {known}", f"none with {only!r}"))
+        raise _nothing_in(model, found, only)
     _refuse_causal(spec, [(name, module) for name, module in found if name in chosen])
     _choose(model)
     first: dict[Sizes, AttentionLayer] = {}
@@ -108,6 +109,19 @@ def replace_attention(model: PreTrainedModel, mechanism: str | Mechanism | Patte
         if name in chosen:
             _attach(module, spec, number, first)
     return Report(tuple(_row(name, module) for name, module in found))
+
+
+def _nothing_in(model: PreTrainedModel, found: list[tuple[str, nn.Module]], only: str) -> ValueError:
+    """That there is nothing to change, and which of the reasons it is."""
+    kind = type(model).__name__
+    if not found:
+        known = "q_proj, k_proj, v_proj; query, key, value; or c_attn"
+        return ValueError(must_be("model", f"one with attention modules that have {known}", kind))
+    if not any(only in name for name, _ in found):
+        constraint = f"part of the name of an attention module of {kind}, such as {found[0][0]!r}"
+        return ValueError(must_be("only", constraint, only))
+    constraint = "one that crosses sequences and gives no key a place, as these modules ask another sequence"
+    return ValueError(must_be("mechanism", constraint, f"another, for the modules with {only!r} in {kind}"))
 
 
 def _attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -163,12 +177,12 @@ def _row(name: str, module: nn.Module) -> Replacement:
     own = getattr(module, LAYER, None)
     fused = hasattr(module, "c_attn")
     projections = tuple(n for n in ("q_attn", "c_attn") if hasattr(module, n)) if fused else _projections(module)
-    keys = "the keys of c_attn" if fused else projections[1]
     spec: Mechanism | None = getattr(module, SPEC, None)
+    parts = ("the queries of c_attn", "the keys of c_attn") if fused else projections[:2]
     return Replacement(
         module=name,
         mechanism="as before" if spec is None else str(spec),
         kept=projections + tuple(part for part in OUTPUTS if hasattr(module, part)),
-        unread=() if spec is None or "k" in spec.inputs else (keys,),
+        unread=() if spec is None else tuple(n for read, n in zip("qk", parts, strict=True) if read not in spec.inputs),
         added=sum(each.numel() for each in own.parameters()) if isinstance(own, nn.Module) else 0,
     )
