@@ -601,7 +601,7 @@ def test_check_of_a_gated_mechanism_reads_its_gates_off_the_keys(capsys):
     skipped = [f"--skip={name}" for name in ("padding", "batch", "hidden_nan", "empty_rows", "lengths", "gradients")]
     assert run(["check", "rfa(features=8, gate=True)", *skipped]) == 0
     found = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:])
-    assert [name for name in found if found[name] == "passed"] == ["prefix_causality", "chunk", "step"]
+    assert [name for name in found if found[name] == "passed"] == ["prefix_causality", "chunk", "step", "export"]
 
 
 @pytest.mark.parametrize(

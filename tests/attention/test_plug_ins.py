@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from saccade.attention import MECHANISMS
 
 @dataclass(frozen=True, repr=False)
-class Mine(MECHANISMS["linear"]):
+class Mine(MECHANISMS["efficient"]):
     name = "mine"
     width: int = 3
 """
@@ -121,7 +121,7 @@ def test_plug_ins_are_listed_by_name_behind_our_own(install, listed):
         ("class Mine: pass", "must be a subclass of saccade.attention.Mechanism, got <class "),
         (SPEC + "Mine = Mine()", "must be a subclass of saccade.attention.Mechanism, got mine"),
         (SPEC.replace('"mine"', '"other"'), "^the name of .* must be that of its entry point, 'mine', got 'other'"),
-        (SPEC.replace('    name = "mine"\n', ""), "^the name of .* must be that of its .*, 'mine', got 'linear'"),
+        (SPEC.replace('    name = "mine"\n', ""), "^the name of .* must be that of its .*, 'mine', got 'efficient'"),
         ("from saccade.attention import Mechanism\nclass Mine(Mechanism): pass", "^the name of .*, got None"),
         (
             "from saccade.attention import Mechanism\nclass Mine(Mechanism): name = 'mine'",

@@ -107,7 +107,7 @@ def test_the_telling_length_is_the_shortest_that_leaves_most_out(name):
     heads = telling_heads(to_mechanism(name))
     shares = {n: cost(name, n, heads=heads).flops / cost("full", n, heads=heads).flops for n in LENGTHS}
     length = telling_length(to_mechanism(name), heads)
-    assert length == 64 if name == "full" else shares[length] <= 0.4
+    assert shares[length] <= 0.4 or (min(shares.values()) > 0.4 and length == 64)
     assert name in ("strided", "routing") or all(shares[n] > 0.4 for n in LENGTHS if n < length)
 
 

@@ -22,7 +22,7 @@ def statuses(report):
 @pytest.mark.parametrize("target", [subjects.right_placed, subjects.right_linear])
 def test_right_attention_passes_every_probe(target):
     report = check(target)
-    not_claimed = {"step"} if target is subjects.right_placed else {"chunk", "step"}
+    not_claimed = {"export", "step"} if target is subjects.right_placed else {"export", "chunk", "step"}
     wanted = {probe: "not claimed" if probe in not_claimed else "passed" for probe in ALL}
     assert statuses(report) == wanted, report.table()
     assert report.passed
@@ -210,7 +210,7 @@ def test_a_dtype_that_is_asked_for_is_not_exchanged():
 def test_a_right_block_on_x_passes_every_probe_in_both_modes(target):
     probes = ALL if isinstance(target, nn.Module) else ["padding", "empty_rows"]
     report = check(target, on="x", probes=probes)
-    not_claimed = {"chunk", "step", "weights"}
+    not_claimed = {"chunk", "step", "weights", "export"}
     wanted = {probe: "not claimed" if probe in not_claimed else "passed" for probe in probes}
     assert statuses(report) == wanted, report.table()
 
@@ -269,6 +269,7 @@ def test_what_the_signature_does_not_take_is_not_claimed():
         "lengths": "passed",
         "gradients": "passed",
         "weights": "passed",
+        "export": "not claimed",
     }
     reasons = {result.probe: result.where for result in report.results if result.status == "not claimed"}
     assert reasons["padding"] == "the signature takes no key_mask"

@@ -76,7 +76,7 @@ def test_the_index_shows_every_mechanism_in_its_family():
         (family,) = (each for each in families if each.lower().startswith(f"{kind.family}\n"))
         assert f'<a href="{name}.md"><img src="{SMALL}/{name}.png"' in family
         assert f"\n**[{name}]({name}.md)**: " in family
-    assert "| [`full`](full.md) | 100% | O(n) | ✓ | ✓ |" in told
+    assert "| [`full`](full.md) | 100% | O(n) | ✓ |  | ✓ |" in told
     assert "O(n² d) time. State: O(n). *Vaswani et al. 2017*" in told
     assert "<code>(Local(48) &amp; Strided(8)) | Global(4)</code>" in told
     assert "State: O(1). *Katharopoulos et al. 2020*" in told
@@ -94,7 +94,6 @@ def test_a_family_of_its_own_stands_behind_the_others(monkeypatch):
     monkeypatch.setitem(module.MECHANISMS, "linear", Odd)
     headings = re.findall(r"^## (.*)$", index(), re.MULTILINE)
     assert headings[-2:] == ["Oddities", "The pictures"]
-    assert "Reordered products" not in headings
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_a_mechanism_that_does_not_say_when_to_leave_it_is_refused(monkeypatch, 
 def test_what_a_mechanism_cannot_do_is_told(monkeypatch):
     @dataclass(frozen=True, repr=False)
     class Short(LINEAR):
-        __doc__ = f"{LINEAR.__doc__}\n\n    Attributes:\n        most: or | what it takes."
+        __doc__ = f"{(LINEAR.__doc__ or '').rstrip()}\n        most: or | what it takes."
         most: int = 4096
         behind = Mechanism.behind
 

@@ -76,8 +76,8 @@ class SynthesizerLayer(AttentionLayer):
         """Queries and keys; zeros that take no memory in the place of what is not read, so that all can be checked."""
         if not isinstance(v, Tensor):
             raise TypeError(must_be("v", f"a tensor {AXES['v']}", type(v).__name__))
-        if v.ndim != 4 or v.shape[1] != self.kv_heads:
-            raise ValueError(must_be("v", f"of shape {AXES['v']} with {self.kv_heads} heads", tuple(v.shape)))
+        if v.ndim != 4:
+            raise ValueError(must_be("v", f"of shape {AXES['v']}", tuple(v.shape)))
         if "q" not in self.spec.inputs:
             if isinstance(q, Tensor) and q.shape[:3] != (v.shape[0], self.heads, v.shape[2]):
                 wanted = f"of one sequence with v, {(v.shape[0], self.heads, v.shape[2])}, or None: it is not read"
@@ -85,9 +85,7 @@ class SynthesizerLayer(AttentionLayer):
             q = v.new_zeros(()).expand(v.shape[0], self.heads, v.shape[2], self.head_dim)
         if "k" not in self.spec.inputs:
             like = q if isinstance(q, Tensor) else v
-            k = like.new_zeros(()).expand(*v.shape[:3], self.head_dim)
-        if isinstance(q, Tensor) and q.ndim == 4:
-            validate_built("q", q, self.heads, self.head_dim)
+            k = like.new_zeros(()).expand(like.shape[0], *v.shape[1:3], self.head_dim)
         return q, k  # pyright: ignore[reportReturnType] - `validate` refuses what is no tensor
 
     def _attended(
@@ -100,6 +98,9 @@ class SynthesizerLayer(AttentionLayer):
         q_start: int,
     ) -> Float[Tensor, "b h q e"]:
         """The same for keys and values that are hidden already."""
+        validate_built("q", q, self.heads, self.head_dim)
+        if v.shape[1] != self.kv_heads:
+            raise ValueError(must_be("v", f"of shape {AXES['v']} with {self.kv_heads} heads", tuple(v.shape)))
         queries, keys, group = q.shape[2], v.shape[2], self.heads // self.kv_heads
         self._refuse(keys, q_start + queries)
         given = [
