@@ -123,5 +123,5 @@ def test_a_module_of_an_accepted_family_that_adds_the_mask_itself_raises():
     model = theirs.BigBirdPegasusModel(config).eval()
     model.set_attn_implementation(NAME)
     text = hf.tokens() % 11
-    with pytest.raises(ValueError, match="attention mask must be handed on to the attention as it is, .* in add'"):
+    with pytest.raises(ValueError, match=r"attention mask must be handed on to the attention as it is, .* in add'"):
         model(text, attention_mask=torch.ones_like(text), decoder_input_ids=text)

@@ -137,9 +137,9 @@ def drawback(mechanism: Mechanism) -> str:
 def _redraws(mechanism: Mechanism) -> bool:
     """Whether somebody asks for directions that are drawn anew: by default they are those of `redraw=0` here."""
     with torch.device("meta"):
-        layers = list(mechanism.build(heads=2, head_dim=4).modules())
-    specs = [layer.spec for layer in layers if hasattr(getattr(layer, "spec", None), "redraw")]
-    return any(spec.redraw not in (0, type(spec)().redraw) for spec in specs)
+        found = [getattr(layer, "spec", None) for layer in mechanism.build(heads=2, head_dim=4).modules()]
+    specs = [spec for spec in found if isinstance(spec, Mechanism) and hasattr(spec, "redraw")]
+    return any(getattr(spec, "redraw") not in (0, getattr(type(spec)(), "redraw")) for spec in specs)  # noqa: B009
 
 
 def _moves(mechanism: Mechanism) -> bool:
