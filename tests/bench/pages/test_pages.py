@@ -150,7 +150,7 @@ def test_what_a_mechanism_cannot_do_is_told(monkeypatch):
     assert "| tokens | operations | next to full |\n" in told
     assert "| `most` | `4096` | or \\| what it takes. |" in told
     assert "| `state_size` | none |" in told
-    assert "mechanism=\"linear\")  # or 'linear(most=4096)'" in told
+    assert 'mechanism="linear")  # or \'linear(' in told
     assert "`extra_tokens` cannot be put in front of it" in told
     assert "Negative weights, where there are any, are orange." in told
     assert "| [`linear`](linear.md) | 1.6% | - |  | ✓ |" in index()
