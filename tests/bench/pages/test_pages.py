@@ -153,7 +153,7 @@ def test_what_a_mechanism_cannot_do_is_told(monkeypatch):
     assert 'mechanism="linear")  # or \'linear(' in told
     assert "`extra_tokens` cannot be put in front of it" in told
     assert "Negative weights, where there are any, are orange." in told
-    assert "| [`linear`](linear.md) | 1.6% | - |  | ✓ |" in index()
+    assert "| [`linear`](linear.md) | 1.6% | - |  |  | ✓ |" in index()
     assert "State: none. *Katharopoulos et al. 2020*" in index()
 
 
