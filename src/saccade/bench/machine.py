@@ -19,7 +19,7 @@ def machine() -> dict[str, str | int | None]:
         "cores": cores,
         "torch_threads": torch.get_num_threads(),
         "gpu": gpu,
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
     }
 
 
