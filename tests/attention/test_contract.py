@@ -50,10 +50,6 @@ MORE = {
 }
 """Further forms of a mechanism whose claims differ, or which compute otherwise."""
 
-ALIKE = ("full_cosine", "linear_dpfp", "linear_taylor", "mixed_relu", "synthesizer_positions")
-"""Those of them that claim what another form claims and compute as it does: held to their oracles, and to all below
-but the probes, which take some ten seconds each."""
-
 GROUPED = ("compressed", "sinkhorn", "mixed")
 """Whose states hold more than tokens: the rest of a group, sums over blocks, states of other parts."""
 
@@ -77,7 +73,7 @@ def implied_weights(layer, n_q, n_k, **options):
     return layer(q, k, identity, **options)
 
 
-@pytest.mark.parametrize("name", [*MECHANISMS, *(name for name in MORE if name not in ALIKE)])
+@pytest.mark.parametrize("name", [*MECHANISMS, *MORE])
 def test_every_probe_that_a_claim_calls_for_passes(name):
     """`check` runs each probe in evaluation and in training."""
     spec = to_mechanism(MORE[name]) if name in MORE else MECHANISMS[name](**SMALL.get(name, {}))
