@@ -1,5 +1,6 @@
 """The pages in docs/mechanisms are what the code says now."""
 
+import ast
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -65,6 +66,8 @@ def test_a_page_tells_every_option_claim_and_length(name):
     for wanted in ("## Formula\n\n```text\n", "## When to use it\n\n", "## When to leave it\n\n", "## Source\n\n"):
         assert wanted in told
     assert "|  |" not in told.replace("| promise |  |", "")
+    for text in re.findall(r"^encoder = .*  # or (.*)$", told, re.MULTILINE):
+        assert to_mechanism(ast.literal_eval(text)) == spec  # the option that is shown has its default
 
 
 def test_the_index_shows_every_mechanism_in_its_family():
@@ -152,7 +155,7 @@ def test_what_a_mechanism_cannot_do_is_told(monkeypatch):
     assert "| tokens | operations | next to full |\n" in told
     assert "| `most` | `4096` | or \\| what it takes. |" in told
     assert "| `state_size` | none |" in told
-    assert 'mechanism="linear")  # or \'linear(' in told
+    assert 'mechanism="linear")  # or "linear(feature=\'elu\')"' in told
     assert "`extra_tokens` cannot be put in front of it" in told
     assert "Negative weights, where there are any, are orange." in told
     assert "| [`linear`](linear.md) | 1.6% | - |  |  | ✓ |" in index()

@@ -123,7 +123,8 @@ def percent(share: float) -> str:
 def _usage(spec: Mechanism) -> str:
     """How to name it, with and without an option."""
     option = next(iter(fields(spec)), None)  # pyright: ignore[reportArgumentType] - mechanisms are dataclasses
-    with_option = "" if option is None else f"  # or '{spec.name}({option.name}={getattr(spec, option.name)!r})'"
+    text = "" if option is None else f"{spec.name}({option.name}={getattr(spec, option.name)!r})"
+    with_option = f"  # or {text!r}" if text else ""
     return (
         "```python\nfrom saccade.nn import Encoder\n\n"
         f'encoder = Encoder(width=512, heads=8, layers=6, mechanism="{spec.name}"){with_option}\n```\n\n'
