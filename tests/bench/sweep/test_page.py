@@ -28,7 +28,7 @@ def hand_made(made):
 
 
 def test_the_numbers_of_the_page_are_those_of_the_records(plan, made):
-    page = to_page(plan, PLAN, hand_made(made), "results")
+    page = to_page(plan, PLAN, planned(plan, hand_made(made)), "results")
     assert "| `local(left=2)` | 72.0% ± 2.8 | 2 | 55.0% | - | - | - | - | 1,234 |" in page
     full = "| `full` | 42.0% ± 2.8 | 2 | 40.0% | 2.00 | 1.00x (1.00-1.00) | 2.00x (2.00-2.00) | 1.00 (4 MB) | 1,234 |"
     assert full in page
@@ -37,6 +37,8 @@ def test_the_numbers_of_the_page_are_those_of_the_records(plan, made):
     assert page.index("| `local") < page.index("| `linear") < page.index("| `full")
     assert "- `full`: failed: ValueError: no" in page
     assert "`local(left=2)` went on to the second stage" in page
+    # 3 trainings of the first stage; 2 mechanisms x 2 tasks x 2 seeds of the second, 2 of them made; 3 + 2 speeds
+    assert "7 of its 14 records are there" in page
     assert "machine: Abacus, 2 cores, 8 GB of memory, Loom" in page
     assert "versions: python 3, torch 2, saccade 0" in page
     assert "saccade sweep plans/plan.toml --out runs/again --task letters --mechanism 'local(left=2)'" in page

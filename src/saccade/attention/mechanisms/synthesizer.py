@@ -17,6 +17,7 @@ from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, join
 from saccade.attention.mechanisms._query_chunks import computed_pairs
 from saccade.attention.mechanisms._synthesizer.chunks import Plan, synthesized
 from saccade.attention.mechanisms._synthesizer.parts import PARTS, Part, Sizes, numbers_read, products
+from saccade.attention.mechanisms._synthesizer.unread import filled
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -60,7 +61,7 @@ class SynthesizerLayer(AttentionLayer):
         Raises:
             ValueError, TypeError: inputs that do not belong together, or more tokens than `max_length`.
         """
-        q, k = self._asked(q, k, v)
+        q, k = filled(q, k, v, self.spec.inputs, self.heads, self.head_dim)
         if "q" in self.spec.inputs:
             validate(q, k, v, key_mask, q_start)
         else:
@@ -69,24 +70,6 @@ class SynthesizerLayer(AttentionLayer):
         with torch.autocast(v.device.type, enabled=False):
             k, v = hide(k.to(wide), v.to(wide), key_mask)
             return self._attended(q, k, v, key_mask, causal, q_start)
-
-    def _asked(
-        self, q: Tensor | None, k: Tensor | None, v: Tensor
-    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b g k d"]]:
-        """Queries and keys; zeros that take no memory in the place of what is not read, so that all can be checked."""
-        if not isinstance(v, Tensor):
-            raise TypeError(must_be("v", f"a tensor {AXES['v']}", type(v).__name__))
-        if v.ndim != 4:
-            raise ValueError(must_be("v", f"of shape {AXES['v']}", tuple(v.shape)))
-        if "q" not in self.spec.inputs:
-            if isinstance(q, Tensor) and q.shape[:3] != (v.shape[0], self.heads, v.shape[2]):
-                wanted = f"of one sequence with v, {(v.shape[0], self.heads, v.shape[2])}, or None: it is not read"
-                raise ValueError(must_be("q", wanted, tuple(q.shape[:3])))
-            q = v.new_zeros(()).expand(v.shape[0], self.heads, v.shape[2], self.head_dim)
-        if "k" not in self.spec.inputs:
-            like = q if isinstance(q, Tensor) else v
-            k = like.new_zeros(()).expand(like.shape[0], *v.shape[1:3], self.head_dim)
-        return q, k  # pyright: ignore[reportReturnType] - `validate` refuses what is no tensor
 
     def _attended(
         self,
@@ -156,7 +139,7 @@ class SynthesizerLayer(AttentionLayer):
         key_mask: Bool[Tensor, "b n"] | None = None,
     ) -> tuple[Float[Tensor, "b h n e"], KeyValues]:
         """The causal form, and all tokens."""
-        q, k = self._asked(q, k, v)
+        q, k = filled(q, k, v, self.spec.inputs, self.heads, self.head_dim)
         validate_prefill(q, k, v, key_mask)
         out = self(q, k, v, key_mask, causal=True)
         return out, joined(EVERYTHING, self._tokens(k, v, key_mask))
@@ -170,7 +153,7 @@ class SynthesizerLayer(AttentionLayer):
         key_mask: Bool[Tensor, "b 1"] | None = None,
     ) -> tuple[Float[Tensor, "b h 1 e"], KeyValues]:
         """The query at its position, with all tokens up to it; an error behind `max_length`."""
-        q, k = self._asked(q, k, v)
+        q, k = filled(q, k, v, self.spec.inputs, self.heads, self.head_dim)
         validate_step(q, k, v, key_mask)
         (b, g, _, e), d = v.shape, self._kept_dim
         before = state.length if isinstance(state, KeyValues) else 0

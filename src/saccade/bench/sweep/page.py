@@ -60,8 +60,7 @@ def write_page(plan: Plan, path: Path, records: Records, report: Path) -> None:
 def planned(plan: Plan, records: Records) -> Records:
     """The records of cells that the plan has, of both stages and of speed, made with its settings."""
     own = matching(plan, records)
-    chosen = best(plan, own) or []
-    cells = {*plan.first(), *plan.second(chosen), *plan.speeds(chosen)}
+    cells = plan.whole(best(plan, own) or [])
     return {cell: record for cell, record in own.items() if cell in cells}
 
 
@@ -106,7 +105,7 @@ def _head(plan: Plan, path: Path, records: Records, name: str) -> str:
     return f"""# Results
 
 Written by `saccade sweep` from [its records]({name}.jsonl), one a line, each with settings, machine, versions, seed
-and date; the plan is `{path.as_posix()}`. {len(done)} of {len(records)} records are whole, made from
+and date; the plan is `{path.as_posix()}`. {len(done)} of its {plan.size} records are there, made from
 {dates[0]} to {dates[-1]}. A training has {threads}; speed is measured with {frame.speed_threads}.
 
 - machine: {"; ".join(_unique(_place(record) for record in done)) or "none yet"}

@@ -111,6 +111,15 @@ class Plan:
         trained = [*self.first(), *self.second(chosen)]
         return list(dict.fromkeys(replace(cell, seed=None) for cell in trained))
 
+    def whole(self, chosen: Sequence[str]) -> set[Cell]:
+        """All cells, of both stages and of speed."""
+        return {*self.first(), *self.second(chosen), *self.speeds(chosen)}
+
+    @property
+    def size(self) -> int:
+        """How many cells there are at the end, whoever reaches the second stage."""
+        return len(self.whole([name for name in self.mechanisms if name != BASELINE][: self.frame.best]))
+
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe of one cell, in which `{data_folder}` still stands."""
         recipe = self.recipes[cell.task]
