@@ -123,3 +123,16 @@ def test_a_layer_without_steps_says_so():
     for method, given in (("initial_state", [2]), ("prefill", tokens(3)), ("step", [*tokens(1), None])):
         with pytest.raises(NotImplementedError, match=f"Still does not claim streaming: it has no {method}"):
             getattr(Still(), method)(*given)
+
+
+class Placed(NamedTuple):
+    inner: tuple[Inner, ...]
+    key_mask: Tensor | None
+    position: int
+
+
+def test_what_is_one_for_all_rows_stays():
+    state = Placed((Inner(torch.arange(3)), Inner(torch.arange(3, 6))), None, 7)
+    again = reorder(state, torch.tensor([2, 0]))
+    assert again[1:] == (None, 7)
+    assert [inner.a.tolist() for inner in again.inner] == [[2, 0], [5, 3]]

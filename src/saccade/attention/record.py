@@ -1,5 +1,7 @@
 """What a caller wants to know of a forward pass besides its output, handed down through the model as `record=`."""
 
+from copy import copy
+
 from saccade.errors import must_be, unknown
 from saccade.shapes import Tensor
 
@@ -21,6 +23,13 @@ class Record:
     record["weights"][1]  # the weights of layer 1
     ```
 
+    In a model of several parts each part has a place, and what was collected there is found there:
+
+    ```python
+    transformer(source, target, record=record)
+    record.at("decoder").at("cross")["weights"][1]  # of layer 1 of the decoder, across
+    ```
+
     A record is for one forward pass: in a second one its lists grow on.
 
     Args:
@@ -36,23 +45,35 @@ class Record:
         for name in names:
             if name not in RECORDABLE:
                 raise ValueError(unknown("name", name, RECORDABLE))
-        self._values: dict[str, list[Tensor]] = {name: [] for name in names}
+        self._place: tuple[str, ...] = ()
+        self._values: dict[str, list[tuple[tuple[str, ...], Tensor]]] = {name: [] for name in names}
 
     def __contains__(self, name: str) -> bool:
         """Whether `name` is asked for, so that whoever has it may spare the work."""
         return name in self._values
 
     def __getitem__(self, name: str) -> list[Tensor]:
-        """What was collected under `name`.
+        """What was collected under `name`, at this place and below it.
 
         Raises:
             ValueError: it was not asked for.
         """
         if name not in self._values:
             raise ValueError(unknown("name", name, self._values))
-        return self._values[name]
+        depth = len(self._place)
+        return [value for place, value in self._values[name] if place[:depth] == self._place]
+
+    def at(self, part: str) -> "Record":
+        """The same record, seen from a part of the model: what is added there is found there, and here.
+
+        Args:
+            part: `encoder` and `decoder` in a Transformer; `self` and `cross` in a decoder.
+        """
+        below = copy(self)
+        below._place = (*self._place, part)
+        return below
 
     def add(self, name: str, value: Tensor) -> None:
         """Keep what a layer has to tell under `name`, if that is asked for."""
         if name in self._values:
-            self._values[name].append(value)
+            self._values[name].append((self._place, value))

@@ -1,8 +1,8 @@
 """Decoding states: what a layer keeps between one token and the next.
 
 A state is a NamedTuple of tensors (or of further states, or tuples of them), batch first, in the dtype of the queries
-and at least fp32. It is a value: a step returns a new one and leaves the old one as it was, so that beams may branch
-from it.
+and at least fp32. Whole numbers in it, such as a position, speak of all rows alike. It is a value: a step returns a new
+one and leaves the old one as it was, so that beams may branch from it.
 """
 
 from typing import Any, TypeVar
@@ -39,9 +39,11 @@ def reorder(state: State, index: Int[Tensor, " b2"]) -> State:
 
 
 def _reordered(part: Any, index: Int[Tensor, " b2"]) -> Any:
-    """The same for a tensor, a state or a tuple of them."""
+    """The same for a tensor, a state or a tuple of them; what is one for all rows, or is not there, stays."""
     if isinstance(part, Tensor):
         return part.index_select(0, index)
+    if part is None or isinstance(part, int):
+        return part
     taken = [_reordered(each, index) for each in part]
     return type(part)(*taken) if hasattr(part, "_fields") else tuple(taken)
 

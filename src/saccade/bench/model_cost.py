@@ -15,7 +15,7 @@ from saccade.attention.patterns import Pattern
 from saccade.bench.cost import cost
 from saccade.errors import must_be, unknown, whole_number
 from saccade.nn.multihead import MultiHeadAttention
-from saccade.nn.transformer import NORMS
+from saccade.nn.stack import NORMS
 
 LONGEST = 2**17
 """Where the search for the length from which attention dominates ends."""

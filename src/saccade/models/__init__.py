@@ -1,5 +1,17 @@
 """Whole models: from tokens to what a task asks for."""
 
 from saccade.models.classifier import ClassifierSettings, SequenceClassifier
+from saccade.models.language_model import LanguageModel, LanguageModelSettings
+from saccade.models.seq2seq import BASE, BIG, Seq2Seq, Seq2SeqSettings, Source
 
-__all__ = ["ClassifierSettings", "SequenceClassifier"]
+__all__ = [
+    "BASE",
+    "BIG",
+    "ClassifierSettings",
+    "LanguageModel",
+    "LanguageModelSettings",
+    "Seq2Seq",
+    "Seq2SeqSettings",
+    "SequenceClassifier",
+    "Source",
+]

@@ -1,7 +1,22 @@
 """The parts of a Transformer, with any attention mechanism in them."""
 
-from saccade.nn.multihead import MultiHeadAttention
+from saccade.nn.decoder import Decoder, DecoderState
+from saccade.nn.embedding import TiedEmbedding
+from saccade.nn.encoder_decoder import Transformer
+from saccade.nn.multihead import AttentionState, Memory, MultiHeadAttention
 from saccade.nn.positions import POSITIONS, Position
-from saccade.nn.transformer import Encoder
+from saccade.nn.transformer import Encoder, EncoderState
 
-__all__ = ["POSITIONS", "Encoder", "MultiHeadAttention", "Position"]
+__all__ = [
+    "POSITIONS",
+    "AttentionState",
+    "Decoder",
+    "DecoderState",
+    "Encoder",
+    "EncoderState",
+    "Memory",
+    "MultiHeadAttention",
+    "Position",
+    "TiedEmbedding",
+    "Transformer",
+]

@@ -4,7 +4,10 @@ Cost: O(n c^2) for the projections, plus what the mechanism takes.
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+import torch
 from einops import rearrange
 from torch import nn
 
@@ -16,6 +19,30 @@ from saccade.attention.record import Record
 from saccade.attention.weights import implied_weights
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
+
+
+class Memory(NamedTuple):
+    """What queries from elsewhere look at, projected once for as many of them as come.
+
+    Attributes:
+        inputs: what the mechanism takes besides queries, each `[b g k d]`, in the order in which it names them.
+        key_mask: True for real keys; all are, if `None`.
+    """
+
+    inputs: tuple[Tensor, ...]
+    key_mask: Bool[Tensor, "b k"] | None
+
+
+class AttentionState(NamedTuple):
+    """Self-attention between one token and the next.
+
+    Attributes:
+        layer: the decoding state of the mechanism.
+        position: where the next token stands, in every row of the batch.
+    """
+
+    layer: Any
+    position: int
 
 
 class MultiHeadAttention(nn.Module):
@@ -81,6 +108,7 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         q_start: int = 0,
         record: Record | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "b q c"]:
         """What each position of `x` takes from the context, or from `x` itself where there is none.
 
@@ -93,27 +121,124 @@ class MultiHeadAttention(nn.Module):
             q_start: the key position of the first query.
             record: takes what it asks for: `weights` `[b h q k]` of any mechanism, which cost extra calls, and what
                 the mechanism has to tell.
+            memory: what `memory(context, key_mask)` has made of them, in place of both.
 
         Raises:
             ValueError: another width, or something the mechanism does not claim.
         """
         self._refuse(x, context, causal)
-        source = x if context is None else context
-        if key_mask is not None:
-            validate_key_mask(key_mask, (source.shape[0], source.shape[1]), source.device)
-            source = source.masked_fill(~key_mask[..., None], 0)
-            x = source if context is None else x
-        parts = {
-            name: rearrange(project(x if name == "q" else source), "b n (h d) -> b h n d", h=self.heads[name])
-            for name, project in self.projections.items()
-        }
+        if memory is not None and (context is not None or key_mask is not None):
+            raise ValueError(must_be("memory", "in place of context and key_mask, not beside them", "both"))
+        if context is not None:
+            memory = self.memory(context, key_mask)
+        if memory is None:
+            x = self._hidden(x, key_mask)
+            parts = self._projected(x, self.projections)
+        else:
+            self._refuse_memory(x, memory)
+            key_mask = memory.key_mask
+            asked = self._projected(x, [name for name in self.projections if name == "q"])
+            parts = asked | dict(zip(self._kept, memory.inputs, strict=True))
         out = self.layer(**arguments(parts), key_mask=key_mask, causal=causal, q_start=q_start, record=record)
         if record is not None and "weights" in record:
             options = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
             record.add("weights", implied_weights(self.layer, parts, **options))
-        return self.output(rearrange(out, "b h q e -> b q (h e)"))
+        return self._merged(out)
 
-    def _refuse(self, x: Tensor, context: Tensor | None, causal: bool) -> None:
+    def memory(self, context: Float[Tensor, "b k c"], key_mask: Bool[Tensor, "b k"] | None = None) -> Memory:
+        """The context as queries look at it: projected once, so that a decoding step projects only its token.
+
+        Args:
+            context: where keys and values come from.
+            key_mask: True for real keys.
+
+        Raises:
+            ValueError: another width, a mask that does not fit, or a mechanism that does not claim `cross`.
+        """
+        self._refuse(None, context, causal=self._claims.causal_only)
+        parts = self._projected(self._hidden(context, key_mask), self._kept)
+        return Memory(tuple(parts.values()), key_mask)
+
+    def initial_state(
+        self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> AttentionState:
+        """The state of causal self-attention before the first token.
+
+        Args:
+            batch: number of examples, all of which begin at position 0.
+            dtype: dtype of the tokens to come, that of the projections if not given; the state has at least fp32.
+            device: where the state is kept, beside the projections if not given.
+
+        Raises:
+            NotImplementedError: the mechanism does not claim `streaming`.
+        """
+        self._refuse_stream("initial_state")
+        dtype, device = dtype or self.output.weight.dtype, device or self.output.weight.device
+        return AttentionState(self.layer.initial_state(batch, dtype, device), 0)
+
+    def prefill(
+        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None
+    ) -> tuple[Float[Tensor, "b n c"], AttentionState]:
+        """The first tokens at once, each seeing those before it: their outputs, and the state behind them.
+
+        Args:
+            x: the tokens, at positions `0 .. n - 1`.
+            key_mask: True for real tokens. Others keep their places.
+
+        Raises:
+            NotImplementedError: the mechanism does not claim `streaming`.
+            ValueError: another width, or a mask that does not fit.
+        """
+        self._refuse_stream("prefill")
+        self._refuse(x, None, causal=True)
+        parts = self._projected(self._hidden(x, key_mask), self.projections)
+        out, state = self.layer.prefill(**arguments(parts), key_mask=key_mask)
+        return self._merged(out), AttentionState(state, x.shape[1])
+
+    def step(
+        self, x: Float[Tensor, "b 1 c"], state: AttentionState, key_mask: Bool[Tensor, "b 1"] | None = None
+    ) -> tuple[Float[Tensor, "b 1 c"], AttentionState]:
+        """The next token: its output, and the state behind it.
+
+        Args:
+            x: the token, at `state.position`.
+            state: the state behind the tokens before it, which is left as it is.
+            key_mask: True where the token is real.
+
+        Raises:
+            NotImplementedError: the mechanism does not claim `streaming`.
+            ValueError, TypeError: another width, more or fewer tokens than one, or a state of something else.
+        """
+        self._refuse_stream("step")
+        self._refuse(x, None, causal=True)
+        if not isinstance(state, AttentionState):
+            constraint = "an AttentionState from initial_state, prefill or step"
+            raise TypeError(must_be("state", constraint, type(state).__name__))
+        parts = self._projected(self._hidden(x, key_mask), self.projections)
+        out, after = self.layer.step(**arguments(parts), state=state.layer, key_mask=key_mask)
+        return self._merged(out), AttentionState(after, state.position + 1)
+
+    @property
+    def _kept(self) -> list[str]:
+        """The inputs of the mechanism that come from the tokens that are asked."""
+        return [name for name in self.projections if name != "q"]
+
+    def _hidden(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
+        """The tokens with zeros behind the mask."""
+        if key_mask is None:
+            return x
+        validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
+        return x.masked_fill(~key_mask[..., None], 0)
+
+    def _projected(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """The named inputs of the mechanism, by heads."""
+        heads = self.heads
+        return {name: rearrange(self.projections[name](x), "b n (h d) -> b h n d", h=heads[name]) for name in names}
+
+    def _merged(self, out: Float[Tensor, "b h n e"]) -> Float[Tensor, "b n c"]:
+        return self.output(rearrange(out, "b h n e -> b n (h e)"))
+
+    def _refuse(self, x: Tensor | None, context: Tensor | None, causal: bool) -> None:
         for name, tensor in (("x", x), ("context", context)):
             if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != self.width):
                 constraint = f"of shape [batch, length, {self.width}] (the model width)"
@@ -126,6 +251,18 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(must_be("causal", f"False, as {reason}", causal))
         if not causal and self._claims.causal_only:
             raise ValueError(must_be("causal", f"True, as {self.mechanism} has no other form", causal))
+
+    def _refuse_memory(self, x: Tensor, memory: Memory) -> None:
+        if not isinstance(memory, Memory) or len(memory.inputs) != len(self._kept):
+            constraint = f"a Memory of {', '.join(self._kept)}, as `memory` returns"
+            raise TypeError(must_be("memory", constraint, type(memory).__name__))
+        if memory.inputs[0].shape[0] != x.shape[0]:
+            raise ValueError(must_be("memory", f"of as many examples as x, {x.shape[0]}", memory.inputs[0].shape[0]))
+
+    def _refuse_stream(self, method: str) -> None:
+        if not self._claims.streaming:
+            reason = "it keeps no state" if self._claims.causal else "its outputs depend on later tokens"
+            raise NotImplementedError(f"{self.mechanism} does not claim streaming: {reason}, so it has no {method}")
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:

@@ -9,7 +9,7 @@ Zaheer et al. 2020). ETC's relative positions and its own projections for them a
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -17,18 +17,27 @@ from torch.nn.functional import pad
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
-from saccade.attention.mechanism import AttentionLayer
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
-from saccade.errors import must_be, unknown, whole_number
-from saccade.nn.multihead import MultiHeadAttention
+from saccade.errors import must_be, whole_number
+from saccade.nn.multihead import AttentionState, MultiHeadAttention
+from saccade.nn.stack import ResidualLayer, check_stack, check_state, feed_forward, one_a_layer, share, through
 from saccade.shapes import Bool, Float, Tensor
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-NORMS = ("pre", "post")
+
+class EncoderState(NamedTuple):
+    """A causal encoder between one token and the next.
+
+    Attributes:
+        layers: the state of each layer's attention.
+        position: where the next token of the sequence stands, extra tokens not counted.
+    """
+
+    layers: tuple[AttentionState, ...]
+    position: int
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(ResidualLayer):
     """Self-attention and a feed-forward network, each with a residual sum, a norm, and dropout before the sum.
 
     Arguments are those of `Encoder`; `layer` is the number of this layer.
@@ -45,13 +54,11 @@ class EncoderLayer(nn.Module):
         activation: Literal["gelu", "relu"],
         layer: int,
     ) -> None:
-        super().__init__()
-        self.pre_norm = norm == "pre"
+        super().__init__(norm, dropout)
         self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer)
-        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width))
+        self.feed_forward = feed_forward(width, hidden, activation)
         self.attention_norm = nn.LayerNorm(width)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -61,14 +68,26 @@ class EncoderLayer(nn.Module):
         record: Record | None = None,
     ) -> Float[Tensor, "b n c"]:
         """The input with what it attends to, and then what the feed-forward network makes of it."""
-        if self.pre_norm:
-            x = x + self._attended(self.attention_norm(x), key_mask, causal, record)
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._attended(x, key_mask, causal, record))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        source = self.before(x, self.attention_norm)
+        return self._after(x, self.attention(source, key_mask=key_mask, causal=causal, record=record))
 
-    def _attended(self, x: Tensor, key_mask: Tensor | None, causal: bool, record: Record | None) -> Tensor:
-        return self.dropout(self.attention(x, key_mask=key_mask, causal=causal, record=record))
+    def prefill(
+        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None
+    ) -> tuple[Float[Tensor, "b n c"], AttentionState]:
+        """The first tokens, and the state behind them."""
+        attended, state = self.attention.prefill(self.before(x, self.attention_norm), key_mask)
+        return self._after(x, attended), state
+
+    def step(
+        self, x: Float[Tensor, "b 1 c"], state: AttentionState, key_mask: Bool[Tensor, "b 1"] | None = None
+    ) -> tuple[Float[Tensor, "b 1 c"], AttentionState]:
+        """The next token, and the state behind it."""
+        attended, state = self.attention.step(self.before(x, self.attention_norm), state, key_mask)
+        return self._after(x, attended), state
+
+    def _after(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.after(x, attended, self.attention_norm)
+        return self.after(x, self.feed_forward(self.before(x, self.feed_forward_norm)), self.feed_forward_norm)
 
 
 class Encoder(nn.Module):
@@ -109,23 +128,15 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         hidden = 4 * width if hidden is None else hidden
-        for name, value in (("layers", layers), ("hidden", hidden)):
-            if value < 1:
-                raise ValueError(must_be(name, "at least 1", value))
-        if norm not in NORMS:
-            raise ValueError(unknown("norm", norm, NORMS))
-        if activation not in ACTIVATIONS:
-            raise ValueError(unknown("activation", activation, ACTIVATIONS))
-        if not 0 <= dropout < 1:
-            raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
+        check_stack(layers, hidden, norm, dropout, activation)
         whole_number("extra_tokens", extra_tokens, 0)
         self.width, self.extra_tokens = width, extra_tokens
-        self.mechanisms = tuple(map(to_mechanism, _one_a_layer(mechanism, layers)))
+        self.mechanisms = tuple(map(to_mechanism, one_a_layer("mechanism", mechanism, layers)))
         blocks = [
             EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
             for layer, each in enumerate(self.mechanisms)
         ]
-        _share(block.attention for block in blocks)
+        share(block.attention for block in blocks)
         self.layers = nn.ModuleList(blocks)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
@@ -152,15 +163,76 @@ class Encoder(nn.Module):
         Raises:
             ValueError: another width, or `causal` with a mechanism that does not claim it.
         """
-        if x.ndim != 3 or x.shape[-1] != self.width:
-            raise ValueError(must_be("x", f"of shape [batch, length, {self.width}] (the model width)", tuple(x.shape)))
-        if key_mask is not None:
-            validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
-            x = x.masked_fill(~key_mask[..., None], 0)
-        x, key_mask = self._behind_extra(x, key_mask)
+        x, key_mask = self._behind_extra(*self._hidden(x, key_mask))
         for layer in self.layers:
             x = layer(x, key_mask, causal, record)
         return self.norm(x[:, self.extra_tokens :])
+
+    def initial_state(
+        self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> EncoderState:
+        """The state of the causal encoder before the first token; extra tokens are behind it already.
+
+        Args:
+            batch: number of examples, all of which begin at position 0.
+            dtype: dtype of the tokens to come, that of the parameters if not given; the state has at least fp32.
+            device: where the state is kept, beside the parameters if not given.
+
+        Raises:
+            NotImplementedError: a mechanism does not claim `streaming`.
+        """
+        whole_number("batch", batch)
+        if self.extra is None:
+            layers = cast("Iterable[EncoderLayer]", self.layers)
+            return EncoderState(tuple(layer.attention.initial_state(batch, dtype, device) for layer in layers), 0)
+        empty = self.extra.new_empty(batch, 0, self.width, dtype=dtype, device=device)
+        return self.prefill(empty)[1]
+
+    def prefill(
+        self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None
+    ) -> tuple[Float[Tensor, "b n c"], EncoderState]:
+        """The first tokens at once, as with `causal=True`: their outputs, and the state behind them.
+
+        Args:
+            x: embedded tokens, at positions `0 .. n - 1`.
+            key_mask: True for real tokens. Others keep their places.
+
+        Raises:
+            NotImplementedError: a mechanism does not claim `streaming`.
+            ValueError: another width, or a mask that does not fit.
+        """
+        length = x.shape[1]
+        x, key_mask = self._behind_extra(*self._hidden(x, key_mask))
+        out, states = through(self.layers, lambda layer, number, x: layer.prefill(x, key_mask), x)
+        return self.norm(out[:, self.extra_tokens :]), EncoderState(states, length)
+
+    def step(
+        self, x: Float[Tensor, "b 1 c"], state: EncoderState, key_mask: Bool[Tensor, "b 1"] | None = None
+    ) -> tuple[Float[Tensor, "b 1 c"], EncoderState]:
+        """The next token: its output, and the state behind it.
+
+        Args:
+            x: the embedded token, at `state.position`.
+            state: the state behind the tokens before it, which is left as it is.
+            key_mask: True where the token is real.
+
+        Raises:
+            NotImplementedError: a mechanism does not claim `streaming`.
+            ValueError, TypeError: another width, more or fewer tokens than one, or a state of something else.
+        """
+        check_state(state, EncoderState, len(self.layers))
+        x, key_mask = self._hidden(x, key_mask)
+        out, states = through(self.layers, lambda layer, number, x: layer.step(x, state.layers[number], key_mask), x)
+        return self.norm(out), EncoderState(states, state.position + 1)
+
+    def _hidden(self, x: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The input with zeros behind the mask."""
+        if x.ndim != 3 or x.shape[-1] != self.width:
+            raise ValueError(must_be("x", f"of shape [batch, length, {self.width}] (the model width)", tuple(x.shape)))
+        if key_mask is None:
+            return x, None
+        validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
+        return x.masked_fill(~key_mask[..., None], 0), key_mask
 
     def _behind_extra(self, x: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The extra tokens and the sequence; they are real in every example, also in one that is all padding."""
@@ -169,22 +241,3 @@ class Encoder(nn.Module):
         extra = self.extra.to(x.dtype).expand(x.shape[0], -1, -1)
         key_mask = None if key_mask is None else pad(key_mask, (self.extra_tokens, 0), value=True)
         return torch.cat([extra, x], dim=1), key_mask
-
-
-def _share(layers: Iterable[MultiHeadAttention]) -> None:
-    """Let layers of the same spec share what it says they share: with the first of them."""
-    firsts: dict[Mechanism, AttentionLayer] = {}
-    for attention in layers:
-        first = firsts.setdefault(attention.mechanism, attention.layer)
-        if first is not attention.layer:
-            attention.layer.share_with(first)
-
-
-def _one_a_layer(
-    mechanism: str | Mechanism | Pattern | Sequence[str | Mechanism | Pattern], layers: int
-) -> Sequence[str | Mechanism | Pattern]:
-    if isinstance(mechanism, str | Mechanism | Pattern):
-        return [mechanism] * layers
-    if len(mechanism) != layers:
-        raise ValueError(must_be("mechanism", f"one, or one for each of the {layers} layers", list(mechanism)))
-    return mechanism

@@ -1,0 +1,59 @@
+"""What the settings of a model can be: refused before the data is read, long before the parts would refuse them."""
+
+from typing import Any
+
+from saccade.attention import Mechanism, to_mechanism
+from saccade.errors import must_be, unknown
+from saccade.nn import POSITIONS
+from saccade.nn.stack import ACTIVATIONS, NORMS
+
+
+def check_sizes(settings: Any, *names: str) -> None:
+    """Refuse sizes, a share of dropout or names that cannot be.
+
+    Args:
+        settings: a dataclass with `width`, `heads`, `dropout`, `position`, `norm` and `activation`.
+        names: of its fields, those that must be at least 1.
+
+    Raises:
+        ValueError: the message names the field.
+    """
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(must_be(name, "at least 1", getattr(settings, name)))
+    if settings.width % settings.heads:
+        raise ValueError(must_be("width", f"a multiple of the {settings.heads} heads", settings.width))
+    if not 0 <= settings.dropout < 1:
+        raise ValueError(must_be("dropout", "at least 0 and below 1", settings.dropout))
+    for name, options in (("position", POSITIONS), ("norm", NORMS), ("activation", ACTIVATIONS)):
+        if getattr(settings, name) not in options:
+            raise ValueError(unknown(name, getattr(settings, name), options))
+
+
+def mechanisms_of(name: str, chosen: str | tuple[str, ...], layers: int) -> tuple[Mechanism, ...]:
+    """The mechanism of each layer.
+
+    Args:
+        name: the field.
+        chosen: one for all, or one for each.
+        layers: how many there are.
+
+    Raises:
+        ValueError: another number of them, or one that is unknown.
+    """
+    if isinstance(chosen, str):
+        return (to_mechanism(chosen),) * layers
+    if len(chosen) != layers:
+        raise ValueError(must_be(name, f"one, or one for each of the {layers} layers", list(chosen)))
+    return tuple(map(to_mechanism, chosen))
+
+
+def refuse_not_causal(name: str, mechanisms: tuple[Mechanism, ...]) -> None:
+    """Refuse a mechanism that cannot hide later tokens, of which a model that writes must know nothing.
+
+    Raises:
+        ValueError: it does not claim `causal`.
+    """
+    for each in mechanisms:
+        if not each.claims.causal:
+            raise ValueError(must_be(name, "one that claims causality: its outputs depend on later tokens", str(each)))
