@@ -21,7 +21,11 @@ from saccade.training import TrainingSettings
         ("clip", 0.0, r"clip must be positive \(inf clips nothing\), got 0.0"),
         ("clip", math.nan, "clip must be positive"),
         ("precision", "bf61", r"precision must be one of bf16, fp32, got 'bf61' \(did you mean 'bf16'\?\)"),
-        ("decay", "cosin", r"decay must be one of cosine, linear, got 'cosin' \(did you mean 'cosine'\?\)"),
+        (
+            "decay",
+            "cosin",
+            r"decay must be one of cosine, inverse_sqrt, linear, got 'cosin' \(did you mean 'cosine'\?\)",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(unchecked, name, value, message):

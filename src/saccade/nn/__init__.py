@@ -1,8 +1,10 @@
 """The parts of a Transformer, with any attention mechanism in them."""
 
+from saccade.nn.convolution import QuadraticAttention, from_conv
 from saccade.nn.decoder import Decoder, DecoderState
 from saccade.nn.embedding import TiedEmbedding
 from saccade.nn.encoder_decoder import Transformer
+from saccade.nn.losses import Loss, cross_entropy
 from saccade.nn.multihead import AttentionState, Memory, MultiHeadAttention
 from saccade.nn.positions import POSITIONS, Position
 from saccade.nn.transformer import Encoder, EncoderState
@@ -14,9 +16,13 @@ __all__ = [
     "DecoderState",
     "Encoder",
     "EncoderState",
+    "Loss",
     "Memory",
     "MultiHeadAttention",
     "Position",
+    "QuadraticAttention",
     "TiedEmbedding",
     "Transformer",
+    "cross_entropy",
+    "from_conv",
 ]

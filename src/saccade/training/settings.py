@@ -7,7 +7,7 @@ from typing import Literal
 from saccade.errors import must_be, unknown
 
 PRECISIONS = ("fp32", "bf16")
-DECAYS = ("linear", "cosine")
+DECAYS = ("linear", "cosine", "inverse_sqrt")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class TrainingSettings:
         batch_size: sequences in a step (on each device).
         learning_rate: the highest rate, reached at the end of the warm-up.
         warmup: share of the steps over which the rate rises from zero, between 0 and 1.
-        decay: how the rate falls back to zero after the warm-up.
+        decay: how the rate falls after the warm-up: back to zero, or with `inverse_sqrt` as in the paper.
         weight_decay: AdamW's decay, for matrices only.
         clip: the largest norm of the gradient; longer ones are scaled down to it. `inf` clips nothing.
         precision: `bf16` computes matrix products in bfloat16; weights and optimiser stay in fp32.
@@ -34,7 +34,7 @@ class TrainingSettings:
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.1
-    decay: Literal["linear", "cosine"] = "linear"
+    decay: Literal["linear", "cosine", "inverse_sqrt"] = "linear"
     weight_decay: float = 0.01
     clip: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
