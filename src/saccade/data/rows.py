@@ -25,12 +25,26 @@ class Columns:
         Raises:
             ValueError: naming the place, the column and those that are there.
         """
-        names = list(there)
-        for kind, name in (("text_column", self.text), ("label_column", self.label)):
-            if name not in names:
-                raise ValueError(f"{where}: {unknown(kind, name, names)}")
-            if names.count(name) > 1:
-                raise ValueError(f"{where}: {must_be(kind, 'a column that is there once', name)}")
+        check_columns({"text_column": self.text, "label_column": self.label}, there, where)
+
+
+def check_columns(wanted: Mapping[str, str], there: Iterable[str], where: str) -> None:
+    """Refuse a table in which a column is not there, or there twice.
+
+    Args:
+        wanted: the option that names each column, and the name.
+        there: the columns of the table.
+        where: the place, for messages.
+
+    Raises:
+        ValueError: naming the place, the option, the column and those that are there.
+    """
+    names = list(there)
+    for option, name in wanted.items():
+        if name not in names:
+            raise ValueError(f"{where}: {unknown(option, name, names)}")
+        if names.count(name) > 1:
+            raise ValueError(f"{where}: {must_be(option, 'a column that is there once', name)}")
 
 
 @dataclass(frozen=True)
