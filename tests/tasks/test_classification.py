@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from saccade.data import Batch, DataSettings, Split
 from saccade.models import ClassifierSettings, SequenceClassifier
-from saccade.tasks import classification, other_data, recipe_of
+from saccade.tasks import classification, recipe_of
 from saccade.tasks.classification import Recipe, evaluate, fit, prepare, resume, score, train
+from saccade.tasks.other_data import other_data
 from saccade.training import Interrupted, TrainingSettings, half_width
 
 MODEL = ClassifierSettings(mechanism="local(left=3)", width=12, heads=3, layers=1, hidden=17, dropout=0.2)

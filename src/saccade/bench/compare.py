@@ -28,7 +28,7 @@ from saccade.bench.trial import Trial, right_answers
 from saccade.bench.verdict import verdict
 from saccade.data import LabelledData
 from saccade.data import load as load_data
-from saccade.tasks import Recipe, load_recipe
+from saccade.tasks import Recipe, classification_recipe
 from saccade.tasks.classification import Prepared, fit, prepare
 from saccade.training import Interrupted
 from saccade.writing import refuse_existing, write
@@ -98,7 +98,7 @@ def comparison_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recip
         FileNotFoundError: there is no such file.
         ValueError: an unknown key or a value that does not fit; the message says where.
     """
-    return load_recipe(path, [*(DEFAULTS if path is None else ()), *overrides])
+    return classification_recipe(path, [*(DEFAULTS if path is None else ()), *overrides])
 
 
 class _Race:

@@ -19,13 +19,12 @@ def evaluate(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the data, such as data.length=512."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of what is read, such as data.length=512."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score the model of a run."""
-    from saccade.tasks import TASKS, other_data, recipe_of
+    from saccade.tasks import TASKS, recipe_of
 
-    settings = other_data(run_folder, data, overrides or [])
-    metrics = TASKS[recipe_of(run_folder).task].evaluate(run_folder, settings, split)
+    metrics = TASKS[recipe_of(run_folder).task].evaluate(run_folder, data, overrides or [], split)
     say(json.dumps(metrics, indent=2) if as_json else scores(metrics))

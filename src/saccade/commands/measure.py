@@ -99,9 +99,9 @@ def _of_recipe(path: Path | None) -> tuple[Shape, tuple[str, ...]]:
     """The sizes of the model in a recipe, and dense attention beside its mechanisms."""
     if path is None:
         return Shape(), DEFAULT_MECHANISMS
-    from saccade.tasks import load_recipe
+    from saccade.tasks import classification_recipe
 
-    model = load_recipe(path).model
+    model = classification_recipe(path).model
     own = (model.mechanism,) if isinstance(model.mechanism, str) else model.mechanism
     shape = Shape(
         model.width,

@@ -3,21 +3,21 @@
 `TASKS` is the list. A new task is one new file and one line here.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from saccade import config
-from saccade.data import SOURCES, DataSettings, Split, kind_of
+from saccade.data import Split
 from saccade.errors import must_be, unknown
-from saccade.tasks import classification
+from saccade.tasks import classification, language_model, other_data
 from saccade.tasks.classification import Recipe
 from saccade.tasks.run_folder import recipe_path
 
-__all__ = ["TASKS", "Recipe", "Task", "load_recipe", "other_data", "recipe_of"]
+__all__ = ["TASKS", "Recipe", "Task", "classification_recipe", "load_recipe", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -25,29 +25,30 @@ class Task:
     """What a task can do.
 
     Attributes:
-        recipe: the class of its recipes.
+        recipe: the class of its recipes, which name their task.
         train: train into a new folder.
         resume: continue the run in a folder.
-        evaluate: score the model of a run.
-        load: the model of a run and the examples of a split. The model takes `record=`.
+        evaluate: score the model of a run, on the run's own data or another source, with overrides, in a split.
+        load: the model of a run and the examples of a split, if they have labels. The model takes `record=`.
     """
 
-    recipe: type[Recipe]
+    recipe: type
     train: Callable[..., dict[str, object]]
     resume: Callable[..., dict[str, object]]
-    evaluate: Callable[..., dict[str, object]]
-    load: Callable[[Path, str], tuple[nn.Module, Split]]
+    evaluate: Callable[[Path, str | None, Sequence[str], str | None], dict[str, object]]
+    load: Callable[[Path, str], tuple[nn.Module, Split]] | None = None
 
 
 TASKS: dict[str, Task] = {
     "classification": Task(
-        Recipe, classification.train, classification.resume, classification.evaluate, classification.load
+        Recipe, classification.train, classification.resume, other_data.evaluate, classification.load
     ),
+    "language_model": Task(language_model.Recipe, language_model.train, language_model.resume, language_model.evaluate),
 }
 
 
-def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file, or the defaults, with overrides such as `"model.width=64"`.
+def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Any:
+    """The recipe in a TOML file, or the defaults of a classification, with overrides such as `"model.width=64"`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,37 +61,18 @@ def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recip
     return config.build(source, TASKS[name].recipe)
 
 
-def recipe_of(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+def classification_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """The same for those who compare classifications, and can do nothing with another task."""
+    recipe = load_recipe(path, overrides)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{path}: {must_be('task', 'classification here', recipe.task)}")
+    return recipe
+
+
+def recipe_of(folder: Path, overrides: Sequence[str] = ()) -> Any:
     """The recipe of a run.
 
     Raises:
         FileNotFoundError: the folder holds no run.
     """
     return load_recipe(recipe_path(folder), overrides)
-
-
-def other_data(folder: Path, source: str | None = None, overrides: Sequence[str] = ()) -> DataSettings | None:
-    """Other data than a run's own, to score its model on; `None` where nothing is changed.
-
-    Where the source changes, the run's options stay as far as the new source reads them. `validation` and `test` do
-    not: they are parts of the old one.
-
-    Args:
-        folder: the run.
-        source: another source.
-        overrides: further changes, such as `"data.length=512"`.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-        ValueError: an unknown source, an override that is not of the data, or one that does not fit.
-    """
-    chosen = [*([] if source is None else [f"data.source={json.dumps(source)}"]), *overrides]
-    for override in overrides:
-        if not override.strip().startswith("data."):
-            raise ValueError(must_be("--set", "a change of the data, such as data.length=512", override))
-    own, changed = recipe_of(folder).data, recipe_of(folder, chosen).data
-    if changed.source == own.source:
-        return changed if chosen else None
-    given = {override.partition("=")[0].strip().removeprefix("data.") for override in overrides}
-    kept = {"source", "seed", *SOURCES[kind_of(changed.source)].options} - {"validation", "test"} | given
-    return DataSettings(**{each.name: getattr(changed, each.name) for each in fields(changed) if each.name in kept})

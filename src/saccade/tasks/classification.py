@@ -4,7 +4,6 @@
 for a caller that trains several models on data it loads once.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,12 +22,12 @@ from saccade.data.rows import Columns
 from saccade.errors import must_be, unknown
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.shapes import Float, Tensor
-from saccade.tasks import run_folder
-from saccade.tasks.run_folder import DataRecord
+from saccade.tasks import run, run_folder
+from saccade.tasks.labelled_record import LabelledRecord
+from saccade.tasks.run import Work
 from saccade.training import Trained, TrainingSettings, accuracy, half_width
 from saccade.training.process import process_state
 from saccade.training.progress import OnStep
-from saccade.writing import write
 
 SPLITS = ("train", "validation", "test")
 
@@ -51,7 +50,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class Prepared(Work):
     """A recipe with its data loaded and its model built.
 
     Attributes:
@@ -63,6 +62,37 @@ class Prepared:
     recipe: Recipe
     data: LabelledData
     model: SequenceClassifier
+
+    @property
+    def name(self) -> str:
+        """Of the data, as the recipe has it."""
+        return self.recipe.data.source
+
+    @property
+    def record(self) -> LabelledRecord:
+        """What a run remembers of the data."""
+        return LabelledRecord.of(self.data)
+
+    def fit(
+        self,
+        out: Path | None = None,
+        *,
+        resume: bool = False,
+        on_step: OnStep | None = None,
+        quiet: bool = False,
+    ) -> Trained:
+        """Train the model in place; arguments and errors as in `saccade.training.train`."""
+        return fit(self, out, resume=resume, on_step=on_step, quiet=quiet)
+
+    def metrics(self) -> dict[str, object]:
+        """The scores on the test split."""
+        test = self.data.test
+        found = score(self.model, test, self.data.vocabulary.pad_id, self.recipe.training.batch_size)
+        return _metrics(found, test, self.record, self.data.name, "test")
+
+    def save(self, folder: Path) -> None:
+        """Write the model."""
+        self.model.save(folder)
 
 
 @dataclass(frozen=True)
@@ -159,44 +189,13 @@ def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> 
 
 
 def train(recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Train into the new folder `out`, and score the model on the test split.
-
-    Returns:
-        What `evaluate` returns, with the training speed.
-
-    Raises:
-        FileExistsError: `out` exists; nothing in it is touched.
-        Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
-        ValueError: the data or the model cannot be as the recipe says.
-    """
-    process = process_state()
-    if process.is_main_process:
-        run_folder.refuse_used(out)
-    prepared = prepare(recipe)
-    if process.is_main_process:
-        run_folder.create(out, config.dump(recipe), DataRecord.of(prepared.data))
-    process.wait_for_everyone()
-    return _finish(prepared, out, fit(prepared, out, on_step=on_step, quiet=quiet))
+    """Train into the new folder `out`, and score the model on the test split; errors as `saccade.tasks.run.train`."""
+    return run.train(prepare, recipe, out, on_step=on_step, quiet=quiet)
 
 
 def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Continue the run in `out` from its latest checkpoint, as if it had never stopped; a finished one stays as it is.
-
-    Raises:
-        FileNotFoundError: no run, or no checkpoint, is there.
-        ValueError: the checkpoint is damaged, or the data are no longer those the run began with.
-        Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
-    """
-    recipe = config.load(run_folder.recipe_path(out), Recipe)
-    prepared = prepare(recipe)
-    if DataRecord.of(prepared.data).fingerprint != run_folder.read_record(out).fingerprint:
-        constraint = "what the run began with, but the training examples have changed; start a new run"
-        raise ValueError(must_be("data", constraint, recipe.data.source))
-    trained = fit(prepared, out, resume=True, on_step=on_step, quiet=quiet)
-    finished = out / run_folder.METRICS
-    if not trained.step_seconds and finished.is_file():
-        return json.loads(finished.read_text(encoding="utf-8"))
-    return _finish(prepared, out, trained)
+    """Continue the run in `out` from its latest checkpoint; errors as `saccade.tasks.run.resume`."""
+    return run.resume(prepare, Recipe, out, on_step=on_step, quiet=quiet)
 
 
 def evaluate(folder: Path, data: DataSettings | None = None, split: str | None = None) -> dict[str, object]:
@@ -216,7 +215,7 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str | None =
         ValueError: an unknown split, a split of a whole file, a label that is new to the model, or unreadable data.
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
-    record = run_folder.read_record(folder)
+    record = LabelledRecord.read(folder)
     model = _trained_model(folder)
     settings = recipe.data if data is None else data
     if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
@@ -239,35 +238,21 @@ def load(folder: Path, split: str = "test") -> tuple[SequenceClassifier, Split]:
         ValueError: an unknown split, or data that is no longer what the model reads.
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
-    record = run_folder.read_record(folder)
+    record = LabelledRecord.read(folder)
     return _trained_model(folder), _read_split(recipe.data, split, record)
 
 
 def _trained_model(folder: Path) -> SequenceClassifier:
-    if not (folder / "model.safetensors").is_file():
-        advice = f"if training was stopped, continue it with: saccade train --resume {folder}"
-        raise FileNotFoundError(f"no trained model in {folder} yet; {advice}")
+    run_folder.refuse_untrained(folder)
     return SequenceClassifier.load(folder)
 
 
-def _finish(prepared: Prepared, out: Path, trained: Trained) -> dict[str, object]:
-    """Write the trained model and its scores into the run."""
-    data = prepared.data
-    found = score(prepared.model, data.test, data.vocabulary.pad_id, prepared.recipe.training.batch_size)
-    metrics = _metrics(found, data.test, DataRecord.of(data), data.name, "test")
-    metrics |= {"step": trained.step, "steps_per_second": trained.steps_per_second}
-    if process_state().is_main_process:
-        prepared.model.save(out)
-        write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
-    return metrics
-
-
-def _metrics(found: Score, examples: Split, record: DataRecord, source: str, split: str) -> dict[str, object]:
+def _metrics(found: Score, examples: Split, record: LabelledRecord, source: str, split: str) -> dict[str, object]:
     share = (examples.labels == record.commonest).double().mean().item()
     return {"data": source, "split": split, **asdict(found), "majority_share": share}
 
 
-def _read_split(settings: DataSettings, split: str, record: DataRecord) -> Split:
+def _read_split(settings: DataSettings, split: str, record: LabelledRecord) -> Split:
     """A split of some data, with the labels and tokens of the run."""
     if split not in SPLITS:
         raise ValueError(unknown("split", split, SPLITS))
@@ -281,7 +266,7 @@ def _read_split(settings: DataSettings, split: str, record: DataRecord) -> Split
     return Split(found.sequences, torch.tensor([record.classes.index(name) for name in names]))
 
 
-def _read_file(settings: DataSettings, record: DataRecord) -> Split:
+def _read_file(settings: DataSettings, record: LabelledRecord) -> Split:
     """All rows of a file, with the labels and tokens of the run."""
     rows = read_rows(settings.source, Columns(settings.text_column, settings.label_column))
     _refuse_unseen({row.label: row.where for row in reversed(rows)}, record.classes)

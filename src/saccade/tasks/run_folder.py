@@ -3,54 +3,45 @@
 | file | what it holds |
 |---|---|
 | `recipe.toml` | the settings, all of them |
-| `data.json` | what tokens and labels mean, and by what the data is recognised |
+| `data.json` | by what the data is recognised, and what labels mean |
+| `tokenizer.json` | what tokens mean; of labelled data `data.json` says it |
 | `log.jsonl` | a line for each logged step |
 | `checkpoints/` | what a resume needs |
 | `model.safetensors`, `model.json` | the trained model |
 | `metrics.json` | its scores on the test split |
 """
 
-import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
-from saccade.data import LabelledData, Vocabulary, vocabulary_from_dict
 from saccade.errors import must_be
 from saccade.writing import refuse_existing, write
 
 RECIPE = "recipe.toml"
 DATA = "data.json"
 METRICS = "metrics.json"
+MODEL = "model.safetensors"
 
 
-@dataclass(frozen=True)
-class DataRecord:
+class DataRecord(ABC):
     """What a run remembers of its data.
 
     Attributes:
-        vocabulary: what the tokens stand for.
-        classes: what the labels stand for.
-        commonest: the commonest label in training, which a model that knows nothing would guess.
-        fingerprint: a digest of the training examples, equal only for equal data.
-        facts: the data in words and counts.
+        fingerprint: a digest of what is trained on, equal only for equal data. `data.json` holds it, too.
     """
 
-    vocabulary: Vocabulary
-    classes: tuple[str, ...]
-    commonest: int
     fingerprint: str
-    facts: dict[str, str]
 
-    @classmethod
-    def of(cls, data: LabelledData) -> "DataRecord":
-        """The record of some data."""
-        digest = hashlib.sha256(data.train.labels.numpy().tobytes())
-        for sequence in data.train.sequences:
-            digest.update(len(sequence).to_bytes(8, "big") + sequence.numpy().tobytes())
-        commonest = int(data.train.labels.bincount().argmax())
-        return cls(data.vocabulary, data.classes, commonest, digest.hexdigest(), data.facts)
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Put it into the folder of the run.
+
+        Raises:
+            OSError: it could not be written.
+        """
 
 
 def create(folder: Path, recipe: str, record: DataRecord) -> None:
@@ -64,14 +55,7 @@ def create(folder: Path, recipe: str, record: DataRecord) -> None:
     folder.mkdir(parents=True)
     try:
         write(folder / RECIPE, recipe)
-        state = {
-            "vocabulary": record.vocabulary.to_dict(),
-            "classes": record.classes,
-            "commonest": record.commonest,
-            "fingerprint": record.fingerprint,
-            "facts": record.facts,
-        }
-        write(folder / DATA, json.dumps(state, indent=1))
+        record.write(folder)
     except OSError:
         shutil.rmtree(folder)
         raise
@@ -84,6 +68,17 @@ def refuse_used(folder: Path) -> None:
         FileExistsError: it is there.
     """
     refuse_existing(folder, f"choose another folder, or continue a run with: saccade train --resume {folder}")
+
+
+def refuse_untrained(folder: Path) -> None:
+    """Refuse a run that has no trained model yet, and say how to continue it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (folder / MODEL).is_file():
+        advice = f"if training was stopped, continue it with: saccade train --resume {folder}"
+        raise FileNotFoundError(f"no trained model in {folder} yet; {advice}")
 
 
 def recipe_path(folder: Path) -> Path:
@@ -99,21 +94,20 @@ def recipe_path(folder: Path) -> Path:
     return path
 
 
-def read_record(folder: Path) -> DataRecord:
-    """The record of the data that a run was begun with.
+def read_data(folder: Path) -> dict[str, Any]:
+    """What stands in the record of the data that a run was begun with.
 
     Raises:
         ValueError: it is missing or damaged.
     """
     path = folder / DATA
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        return DataRecord(
-            vocabulary_from_dict(state["vocabulary"]),
-            tuple(state["classes"]),
-            state["commonest"],
-            state["fingerprint"],
-            state["facts"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be the record of a run's data: {error!r}") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(found, fingerprint=found["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The error for a record that cannot be read."""
+    return ValueError(f"{path} must be the record of a run's data: {error!r}")

@@ -101,7 +101,10 @@ def look_into(
     if not 1 <= length <= LONGEST:
         raise ValueError(must_be("length", f"from 1 to {LONGEST:,}", length))
     specs = candidates(mechanisms)
-    model, data = TASKS[recipe_of(run).task].load(run, split)
+    task = recipe_of(run).task
+    if (load := TASKS[task].load) is None:
+        raise ValueError(must_be("run", "one whose examples have labels", f"{run}, a {task}"))
+    model, data = load(run, split)
     model.to(process_state().device)
     sequences = [each[:length] for each in evenly(data.sequences, examples)]
     found = weigh(record_weights(model, sequences), specs, [len(each) for each in sequences], on_example)

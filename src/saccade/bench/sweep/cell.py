@@ -19,7 +19,7 @@ from saccade.data import LabelledData
 from saccade.data import load as load_data
 from saccade.tasks import Recipe
 from saccade.tasks.classification import Prepared, Score, fit, prepare, score
-from saccade.tasks.run_folder import DataRecord
+from saccade.tasks.labelled_record import LabelledRecord
 from saccade.training import Interrupted
 from saccade.training.process import process_state
 
@@ -120,7 +120,7 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
     return {
         "parameters": sum(weight.numel() for weight in prepared.model.parameters()),
         "data_facts": facts,
-        "data_fingerprint": DataRecord.of(prepared.data).fingerprint,
+        "data_fingerprint": LabelledRecord.of(prepared.data).fingerprint,
     }
 
 

@@ -1,0 +1,110 @@
+"""A run, whatever its task: from a recipe to a folder with a trained model and its scores, and on after a stop."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from saccade import config
+from saccade.errors import must_be
+from saccade.tasks import run_folder
+from saccade.tasks.run_folder import DataRecord
+from saccade.training import Trained
+from saccade.training.process import process_state
+from saccade.training.progress import OnStep
+from saccade.writing import write
+
+
+class Work(ABC):
+    """A recipe with its data loaded and its model built."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Of the data."""
+
+    @property
+    @abstractmethod
+    def record(self) -> DataRecord:
+        """What the run remembers of the data."""
+
+    @abstractmethod
+    def fit(
+        self,
+        out: Path | None = None,
+        *,
+        resume: bool = False,
+        on_step: OnStep | None = None,
+        quiet: bool = False,
+    ) -> Trained:
+        """Train the model in place; arguments and errors as in `saccade.training.train`."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, object]:
+        """The scores of the model on the test split."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model."""
+
+
+Recipe = TypeVar("Recipe")
+
+
+def train(
+    prepare: Callable[[Recipe], Work], recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bool = False
+) -> dict[str, object]:
+    """Train into the new folder `out`, and score the model on the test split.
+
+    Returns:
+        The scores, the step that they are of, and the training speed.
+
+    Raises:
+        FileExistsError: `out` exists; nothing in it is touched.
+        Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
+        ValueError: the data or the model cannot be as the recipe says.
+    """
+    process = process_state()
+    if process.is_main_process:
+        run_folder.refuse_used(out)
+    work = prepare(recipe)
+    if process.is_main_process:
+        run_folder.create(out, config.dump(recipe), work.record)
+    process.wait_for_everyone()
+    return _finish(work, out, work.fit(out, on_step=on_step, quiet=quiet))
+
+
+def resume(
+    prepare: Callable[[Recipe], Work],
+    recipe: type[Recipe],
+    out: Path,
+    *,
+    on_step: OnStep | None = None,
+    quiet: bool = False,
+) -> dict[str, object]:
+    """Continue the run in `out` from its latest checkpoint, as if it had never stopped; a finished one stays as it is.
+
+    Raises:
+        FileNotFoundError: no run, or no checkpoint, is there.
+        ValueError: the checkpoint is damaged, or the data are no longer those the run began with.
+        Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
+    """
+    work = prepare(config.load(run_folder.recipe_path(out), recipe))
+    if work.record.fingerprint != run_folder.read_data(out)["fingerprint"]:
+        constraint = "what the run began with, but the training examples have changed; start a new run"
+        raise ValueError(must_be("data", constraint, work.name))
+    trained = work.fit(out, resume=True, on_step=on_step, quiet=quiet)
+    finished = out / run_folder.METRICS
+    if not trained.step_seconds and finished.is_file():
+        return json.loads(finished.read_text(encoding="utf-8"))
+    return _finish(work, out, trained)
+
+
+def _finish(work: Work, out: Path, trained: Trained) -> dict[str, object]:
+    """Write the trained model and its scores into the run."""
+    metrics = work.metrics() | {"step": trained.step, "steps_per_second": trained.steps_per_second}
+    if process_state().is_main_process:
+        work.save(out)
+        write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
+    return metrics
