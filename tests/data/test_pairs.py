@@ -66,6 +66,7 @@ def test_files_that_are_not_aligned_are_refused_where_one_ends(tmp_path, end):
         ({"a_tsv": "e\tde\n"}, "a.tsv", r"a\.tsv, line 1: read must be one of de, e, got 'en'"),
         ({"a_tsv": "en\tde\tde\n"}, "a.tsv", r"line 1: write must be a column that is there once, got 'de'"),
         ({"a_jsonl": '{"en": "a", "de": 3}\n'}, "a.jsonl", r"a\.jsonl, line 1: de must be a text, got 3"),
+        ({"a_jsonl": '{"en": "a", "de": "b\\ud800"}\n'}, "a.jsonl", r"line 1: de must be made of characters, got 'b"),
         ({"a_txt": ""}, "a.txt", r"data file must be a name that ends in \.jsonl, \.json, \.csv, \.tsv"),
     ],
 )

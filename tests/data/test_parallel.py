@@ -70,7 +70,7 @@ def test_a_side_may_have_a_vocabulary_of_its_own(folder):
     assert not data.vocabulary.shared
     assert texts(data.vocabulary.source, data.test.sources) == ["a cat", "a co<unk>", "a cat"]
     assert data.vocabulary.source.encode("K").tolist() == [UNK]
-    assert data.facts["vocabulary"] == "16 and 12 tokens"
+    assert data.facts["vocabulary"] == "15 and 12 tokens"
 
 
 def test_vocabularies_are_learned_from_the_training_part_alone(folder):

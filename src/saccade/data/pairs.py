@@ -85,4 +85,7 @@ def _table(source: str, read: str, write: tuple[str, ...]) -> Iterator[Pair]:
 def _text(value: object, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: {must_be(column, 'a text', value)}")
+    # JSON can escape one half of a surrogate pair, which is no character.
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{where}: {must_be(column, 'made of characters', value)}")
     return value
