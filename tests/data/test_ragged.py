@@ -35,6 +35,16 @@ def test_a_frame_is_put_around_each_row(rows, before, behind):
     assert [row.tolist() for row in framed] == expected
 
 
+@given(ROWS, ROWS, st.data())
+def test_rows_are_joined_and_left_out(rows, more, data):
+    joined = Ragged.joined([Ragged.of(rows), Ragged.of([]), Ragged.of(more)])
+    assert [row.tolist() for row in joined] == rows + more
+    mask = data.draw(st.lists(st.booleans(), min_size=len(joined), max_size=len(joined)))
+    kept = joined.kept(torch.tensor(mask, dtype=torch.bool))
+    assert [row.tolist() for row in kept] == [row for row, keep in zip(rows + more, mask, strict=True) if keep]
+    assert len(Ragged.joined([])) == 0
+
+
 def test_the_last_row_and_no_further():
     ragged = Ragged.of([[1], [2, 3]], torch.int16)
     assert ragged[-1].tolist() == [2, 3]

@@ -107,6 +107,9 @@ def test_an_empty_text_is_refused(folder):
     (folder / "train.txt").write_bytes(b"one line")
     with pytest.raises(ValueError, match=r"train\.txt must be a file with text in it to make the part validation"):
         load_streams(settings(folder, validation=None))
+    (folder / "train.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"train\.txt must be a file with text in it to make the part train"):
+        load_streams(settings(folder, tokenizer=WORDS))
 
 
 def test_a_missing_file_is_refused(folder):

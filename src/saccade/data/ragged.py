@@ -76,6 +76,17 @@ class Ragged:
             return torch.full(mask.shape, fill), mask
         return self.values[places].long().masked_fill(~mask, fill), mask
 
+    def kept(self, rows: Bool[Tensor, " rows"]) -> "Ragged":
+        """Only the rows where the mask is True."""
+        return Ragged(self.values[rows.repeat_interleave(self.lengths)], self.lengths[rows].cumsum(0))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """The rows of several, one behind the other; of none, no rows."""
+        if not parts:
+            return cls.of([])
+        return cls(torch.cat([part.values for part in parts]), torch.cat([part.lengths for part in parts]).cumsum(0))
+
     def framed(self, first: Int[Tensor, "rows p"], last: Int[Tensor, "rows s"]) -> "Ragged":
         """The same rows, each with numbers of its own before and behind it."""
         before, more = first.shape[1], first.shape[1] + last.shape[1]

@@ -99,7 +99,7 @@ def _conllu(path: Path, field: Field) -> Iterator[Sentence]:
         for i, (where, token) in enumerate(words, start=1):
             if token["id"] != i:
                 raise ValueError(f"{where}: {must_be('the number of the word', str(i), token['id'])}")
-            if token[field] is None:
+            if token[field] in (None, "_"):
                 raise ValueError(f"{where}: {must_be(field, 'a tag', '_')}")
         if words:
             forms, tags = (tuple(str(token[key]) for _, token in words) for key in ("form", field))

@@ -30,3 +30,21 @@ def partition(weights: Iterable[int], shares: Mapping[str, float]) -> list[str]:
         chosen.append(empty[0] if empty else max(shares, key=lacking.__getitem__))
         have[chosen[-1]] += weight
     return chosen
+
+
+def place(seed: int, content: bytes, shares: Mapping[str, float]) -> str:
+    """The split of one example by its content alone: equal ones are never on two sides, nothing has to be held.
+
+    The splits come out near their shares, not at them; in a few examples one may be empty.
+
+    Args:
+        seed: draws another split.
+        content: what the example is.
+        shares: each split's share; together 1.
+    """
+    point = int.from_bytes(rank(seed, content)[:7], "big") / 2**56
+    for name, share in shares.items():
+        if point < share:
+            return name
+        point -= share
+    return list(shares)[-1]

@@ -131,6 +131,8 @@ def load_streams(settings: StreamSettings, tokenizer: Tokenizer | None = None) -
     """
     shares = _shares(settings)
     if tokenizer is None:
+        if next(_part(settings, "train", shares), None) is None:
+            raise ValueError(_none_in(settings.source, "train"))
         texts = (line for _, line in _part(settings, "train", shares))
         tokenizer = make_tokenizer(settings.tokenizer, texts, whole=False)
     streams = {part: _encode(_part(settings, part, shares), tokenizer, settings, part) for part in PARTS}
@@ -207,8 +209,12 @@ def _encode(lines: Iterable[Line], tokenizer: Tokenizer, settings: StreamSetting
         pieces += [end] if marked else []
         documents += 1
     if not count.bytes:
-        raise ValueError(must_be(source, f"a file with text in it to make the part {part}", "none"))
+        raise ValueError(_none_in(source, part))
     return Stream(torch.cat(pieces), count.bytes, count.characters, documents if marked else 1)
+
+
+def _none_in(source: str, part: str) -> str:
+    return must_be(source, f"a file with text in it to make the part {part}", "none")
 
 
 class _Count:
