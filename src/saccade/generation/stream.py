@@ -6,11 +6,12 @@ shortest and feeds the others their own tokens. A state is a value: `advance` an
 was, so that beams may branch from it.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from saccade.shapes import Float, Int, Tensor
 
 
+@runtime_checkable
 class Stream(Protocol):
     """A model that reads a row token by token and scores what may come next, such as a `LanguageModel`.
 
