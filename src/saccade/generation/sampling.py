@@ -107,7 +107,7 @@ class Sampling(Autoregressive):
     def start(self, model: Stream, request: Request) -> Rows:
         """The state behind the prompts, with a seed for each row: result `j` of a seed is the same of however many."""
         opening = self.open(model, request)
-        if request.seeds is None:
+        if request.seeds is None and self.temperature > 0:
             opening = opening._replace(plan=opening.plan._replace(seeds=_drawn_seeds(request)))
         opening = opening.repeated(model, self.results)
         seeds = hashed(
