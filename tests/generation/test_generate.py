@@ -171,7 +171,7 @@ def test_rows_that_cannot_go_on(method):
         ValueError, match=r"logits must be above -inf for a token that is allowed, got '-inf for all in row 0"
     ):
         generate(Table([0.0, 0, nothing, nothing]), method, torch.ones(2, 1).long(), SPECIAL)
-    with pytest.raises(ValueError, match="'-inf only in row 0'"):
+    with pytest.raises(ValueError, match="-inf only in row 0"):
         generate(Table([nothing] * 4), method, torch.ones(2, 1).long(), SPECIAL)
 
 

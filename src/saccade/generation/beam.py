@@ -134,7 +134,8 @@ class Beam(Autoregressive):
         kept = going_on(children)
         near = near_border(children.log_probs, self.width) | near_border(kept.log_probs, self.width)
         in_prompt = plan.forced(state.position)[0]
-        refuse_impossible(children.log_probs[~in_prompt & (pool.scores[:, 0] == -torch.inf), 0])
+        unanswered = ~in_prompt & (pool.scores[:, 0] == -torch.inf)
+        refuse_impossible(children.log_probs[unanswered, 0], state.rows[unanswered])
         pool = pool.best_with(self._ending(state.live, children.first(self.width), ~in_prompt))
         kept = prompted(kept.first(self.width), state.live, plan, state.position)
         live = Live(append(state.live, kept), state.live.lengths + ~in_prompt, kept.log_probs)

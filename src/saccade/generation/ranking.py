@@ -32,7 +32,7 @@ def log_probs_of(
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         constraint = "scores of a distribution: no NaN, no +inf, and something finite in every row"
-        raise ValueError(must_be("logits", constraint, f"{_summary(logits[row])} in row {row}"))
+        raise ValueError(must_be("logits", constraint, f"{_summary(logits[row])} in row {row} of the model's batch"))
     log_probs[:, forbidden] = -torch.inf
     if eos is not None:
         log_probs[:, eos].masked_fill_(too_short, -torch.inf)
@@ -54,15 +54,19 @@ def best(scores: Float[Tensor, "m n"], count: int) -> tuple[Float[Tensor, "m s"]
     return values, places.gather(-1, order)
 
 
-def refuse_impossible(chosen: Float[Tensor, " m"]) -> None:
+def refuse_impossible(chosen: Float[Tensor, " m"], rows: Int[Tensor, " m"]) -> None:
     """Refuse rows that have no way to go on.
 
+    Args:
+        chosen: the best log-probability of each.
+        rows: which prompts they belong to, for the message.
+
     Raises:
-        ValueError: a chosen log-probability of `-inf`.
+        ValueError: a log-probability of `-inf`.
     """
-    if bool((chosen == -torch.inf).any()):
-        row = int((chosen == -torch.inf).nonzero()[0])
-        raise ValueError(must_be("logits", "above -inf for a token that is allowed", f"-inf for all in row {row}"))
+    stuck = rows[chosen == -torch.inf].tolist()
+    if stuck:
+        raise ValueError(must_be("logits", "above -inf for a token that is allowed", f"-inf for all in row {stuck[0]}"))
 
 
 def _summary(row: Float[Tensor, " v"]) -> str:

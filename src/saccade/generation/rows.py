@@ -101,7 +101,7 @@ def advance_rows(model: Stream, state: Rows, choose: Choose) -> Rows:
     in_prompt, prompted = state.plan.of(slots).forced(state.position)
     picked = log_probs.gather(1, chosen[:, None])[:, 0]
     fresh = waiting & ~in_prompt
-    refuse_impossible(picked[fresh])
+    refuse_impossible(picked[fresh], slots[fresh])
     written = _write(state.written, slots[fresh], chosen[fresh], picked[fresh], near[fresh], state.special.eos)
     state = state._replace(written=written)
     return _read(model, state, torch.where(in_prompt, prompted, chosen))

@@ -43,7 +43,8 @@ def candidates(
         top_p: only the smallest set of most probable tokens whose sum is at least p: of equals, the lower ids.
     """
     # Less the greatest first: a temperature near 0 would take all of them to -inf.
-    scaled = (log_probs - log_probs.max(-1, keepdim=True).values).double() / temperature
+    scaled = log_probs.double()
+    scaled = (scaled - scaled.max(-1, keepdim=True).values) / temperature
     if top_k is None and top_p == 1:
         return scaled.softmax(-1), torch.arange(scaled.shape[1], device=scaled.device).expand_as(scaled)
     ranked, tokens = best(scaled, scaled.shape[1] if top_k is None else top_k)
