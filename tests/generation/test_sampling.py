@@ -96,6 +96,13 @@ def test_draws_come_as_often_as_they_should(options):
     assert torch.equal(out.log_probs, expected), "the model's own, before anything is cut"
 
 
+def test_every_step_draws_anew():
+    """Two equal tokens, three steps: each of the eight rows comes as often as the others."""
+    out = generate(Table([0.0, 0.0]), Sampling(max_length=3), torch.zeros(8_000, 1).long(), SpecialTokens(-1))
+    counts = (out.tokens * torch.tensor([4, 2, 1])).sum(1).bincount(minlength=8)
+    assert ((counts - 1000).abs() <= 5 * (8_000 / 8 * 7 / 8) ** 0.5).all()
+
+
 def test_numbers_are_uniform_and_independent():
     """Over rows of neighbouring seeds, and over the steps of one row."""
     for seeds, steps in (
