@@ -9,13 +9,15 @@ FIXED = {
     "attend", "big_bird", "check", "cost", "longformer", "sparse_transformer",
 }  # fmt: skip
 
+MODULES = ["saccade", "saccade.attention", "saccade.attention.patterns", "saccade.generation", "saccade.nn"]
+
 
 def natural(name):
     """Constants, then classes, then functions, as ruff sorts `__all__`."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-@pytest.mark.parametrize("module", ["saccade", "saccade.attention", "saccade.attention.patterns", "saccade.nn"])
+@pytest.mark.parametrize("module", MODULES)
 def test_all_is_sorted_and_real(module):
     names = importlib.import_module(module).__all__
     assert list(names) == sorted(names, key=natural)

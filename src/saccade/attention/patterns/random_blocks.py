@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.patterns.pattern import Pairs, Pattern, Scope, on_cpu
+from saccade.attention.seeds import hashed
 from saccade.errors import must_be, whole_number
 from saccade.shapes import Bool, Int
 
@@ -97,7 +98,7 @@ class Random(Pattern):
     @on_cpu
     def reseeded(self, layer: int) -> "Random":
         """The draws of another layer; layer 0 has those of the seed itself."""
-        seed = int(_hash(self.seed, torch.tensor(0), torch.tensor(layer), 0)) if layer else self.seed
+        seed = int(hashed(self.seed, 0, layer, 0)) if layer else self.seed
         excluding = None if self.excluding is None else self.excluding.reseeded(layer)
         return Random(self.blocks, self.block, seed, excluding, self.per_head, causal=self.earlier)
 
@@ -177,19 +178,8 @@ def _ranks(pattern: Random, rows: Int[Tensor, " r"], free: Int[Tensor, "b h r"],
     ranks = torch.full((*torch.broadcast_shapes(free.shape, (1, heads, 1)), pattern.blocks), -1)
     for step in range(pattern.blocks):
         highest = free - pattern.blocks + step
-        drawn = _hash(pattern.seed, head, rows, step) % (highest + 1).clamp(min=1)
+        drawn = hashed(pattern.seed, head, rows, step) % (highest + 1).clamp(min=1)
         repeated = (ranks == drawn[..., None]).any(-1)
         every = torch.where(free > step, step, -1)
         ranks[..., step] = torch.where(free > pattern.blocks, torch.where(repeated, highest, drawn), every)
     return ranks
-
-
-def _hash(seed: int, head: Int[Tensor, "..."], row: Int[Tensor, "..."], step: int) -> Int[Tensor, "..."]:
-    """A non-negative number below 2**62 from four numbers (the mixer of SplitMix64, Steele et al. 2014)."""
-    mixed = torch.tensor(seed, dtype=torch.long)
-    for word in (head, row, torch.tensor(step)):
-        mixed = mixed + word * -7046029254386353131 + -7046029254386353131
-        mixed = (mixed ^ ((mixed >> 30) & ((1 << 34) - 1))) * -4658895280553007687
-        mixed = (mixed ^ ((mixed >> 27) & ((1 << 37) - 1))) * -7723592293110705685
-        mixed = mixed ^ ((mixed >> 31) & ((1 << 33) - 1))
-    return mixed & ((1 << 62) - 1)
