@@ -4,9 +4,11 @@ Cost: O(n c^2) for the projections, plus what the mechanism takes.
 """
 
 import math
+from typing import Any
 
 from einops import rearrange
 from torch import nn
+from torch.nn.functional import pad
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
@@ -15,6 +17,7 @@ from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.attention.weights import implied_weights
 from saccade.errors import must_be, unknown
+from saccade.nn.positions import POSITIONS, Position, carried
 from saccade.shapes import Bool, Float, Tensor
 
 
@@ -32,9 +35,12 @@ class MultiHeadAttention(nn.Module):
         value_dim: dim of one head's values; that of its keys, `width // heads`, if not given.
         bias: whether the projections add a vector.
         layer: the number of the layer in its model, for mechanisms that draw something for each layer.
+        position: what places queries and keys: `"rotary"`, `"alibi"`, or a `Position`. What a method adds to the
+            input is left to whoever embeds the tokens.
 
     Raises:
-        ValueError: sizes that do not divide each other, or an unknown mechanism.
+        ValueError: sizes that do not divide each other, an unknown mechanism or position, or a position that the
+            mechanism cannot carry.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class MultiHeadAttention(nn.Module):
         value_dim: int | None = None,
         bias: bool = True,
         layer: int = 0,
+        position: str | Position | None = None,
     ) -> None:
         super().__init__()
         if heads < 1:
@@ -71,7 +78,9 @@ class MultiHeadAttention(nn.Module):
             {name: _linear(width, math.prod(sizes[name]), bias) for name in self.mechanism.inputs}
         )
         self.output = _linear(heads * value_dim, width, bias)
-        self.layer = self.mechanism.build(heads, head_dim, kv_heads, value_dim, layer)
+        self.position = carried(_named(position, width), self.mechanism)
+        self.value_dim, extra = value_dim, self.position.extra_dims if self.position else 0
+        self.layer = self.mechanism.build(heads, head_dim + extra, kv_heads, value_dim + extra, layer)
 
     def forward(
         self,
@@ -107,11 +116,31 @@ class MultiHeadAttention(nn.Module):
             name: rearrange(project(x if name == "q" else source), "b n (h d) -> b h n d", h=self.heads[name])
             for name, project in self.projections.items()
         }
-        out = self.layer(**arguments(parts), key_mask=key_mask, causal=causal, q_start=q_start, record=record)
+        options: dict[str, Any] = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
+        parts = self._placed(parts, causal, q_start)
+        if (
+            self.position
+            and (bias := self.position.on_scores(parts["q"], parts["k"], q_start, causal=causal)) is not None
+        ):
+            options["bias"] = bias
+        out = self.layer(**arguments(parts), **options, record=record)
         if record is not None and "weights" in record:
-            options = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
             record.add("weights", implied_weights(self.layer, parts, **options))
-        return self.output(rearrange(out, "b h q e -> b q (h e)"))
+        return self._joined(out)
+
+    def _placed(self, parts: dict[str, Tensor], causal: bool, q_start: int = 0, k_start: int = 0) -> dict[str, Tensor]:
+        """The inputs of the layer with queries and keys at their positions; keys may then be kept."""
+        if self.position is None:
+            return parts
+        # Where queries are keys as well, they are placed once.
+        q, k = self.position.on_qk(parts["q"], parts.get("k", parts["q"]), q_start, k_start, causal=causal)
+        placed = {"q": q, "k": k} if "k" in parts else {"q": q}
+        # Only where values are as wide as keys, torch's kernel is fused.
+        return {**parts, **placed, "v": pad(parts["v"], (0, self.position.extra_dims))}
+
+    def _joined(self, out: Float[Tensor, "b h q e"]) -> Float[Tensor, "b q c"]:
+        """The heads, without what stands behind the values, together."""
+        return self.output(rearrange(out[..., : self.value_dim], "b h q e -> b q (h e)"))
 
     def _refuse(self, x: Tensor, context: Tensor | None, causal: bool) -> None:
         for name, tensor in (("x", x), ("context", context)):
@@ -126,6 +155,20 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(must_be("causal", f"False, as {reason}", causal))
         if not causal and self._claims.causal_only:
             raise ValueError(must_be("causal", f"True, as {self.mechanism} has no other form", causal))
+
+
+def _named(position: str | Position | None, width: int) -> Position | None:
+    """The position by its name.
+
+    Raises:
+        ValueError: an unknown name, or a method that has nothing to do in attention.
+    """
+    if not isinstance(position, str):
+        return position
+    known = {name for name, kind in POSITIONS.items() if kind.in_attention()}
+    if position not in known:
+        raise ValueError(unknown("position in attention", position, known))
+    return POSITIONS[position](width, 1)
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:

@@ -1,7 +1,7 @@
 """The Transformer encoder (Vaswani et al. 2017), with any attention mechanism in each layer.
 
 `norm="post"` is the paper's: normalise after each residual sum. `norm="pre"` normalises before each sublayer and
-once at the end (Xiong et al. 2020), and trains without a long warm-up.
+once at the end (Xiong et al. 2020), and trains without a long warm-up. What normalises is `normalisation`.
 
 Extra tokens are learned vectors in front of the sequence that every token sees and that see every token, so that
 attention which looks at little can pass on what it saw far away (ETC, Ainslie et al. 2020; Big Bird's ETC variant,
@@ -22,10 +22,13 @@ from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown, whole_number
 from saccade.nn.multihead import MultiHeadAttention
+from saccade.nn.norms import NORMS, normalised, refuse_later_tokens
+from saccade.nn.positions import Position, carried
 from saccade.shapes import Bool, Float, Tensor
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-NORMS = ("pre", "post")
+PLACES = ("pre", "post")
+"""Where a norm stands."""
 
 
 class EncoderLayer(nn.Module):
@@ -44,13 +47,15 @@ class EncoderLayer(nn.Module):
         dropout: float,
         activation: Literal["gelu", "relu"],
         layer: int,
+        normalisation: str = "layer",
+        position: Position | None = None,
     ) -> None:
         super().__init__()
         self.pre_norm = norm == "pre"
-        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer)
+        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer, position=position)
         self.feed_forward = nn.Sequential(nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Linear(hidden, width))
-        self.attention_norm = nn.LayerNorm(width)
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.attention_norm = NORMS[normalisation](width)
+        self.feed_forward_norm = NORMS[normalisation](width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -62,10 +67,10 @@ class EncoderLayer(nn.Module):
     ) -> Float[Tensor, "b n c"]:
         """The input with what it attends to, and then what the feed-forward network makes of it."""
         if self.pre_norm:
-            x = x + self._attended(self.attention_norm(x), key_mask, causal, record)
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._attended(x, key_mask, causal, record))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            x = x + self._attended(normalised(self.attention_norm, x, key_mask), key_mask, causal, record)
+            return x + self.dropout(self.feed_forward(normalised(self.feed_forward_norm, x, key_mask)))
+        x = normalised(self.attention_norm, x + self._attended(x, key_mask, causal, record), key_mask)
+        return normalised(self.feed_forward_norm, x + self.dropout(self.feed_forward(x)), key_mask)
 
     def _attended(self, x: Tensor, key_mask: Tensor | None, causal: bool, record: Record | None) -> Tensor:
         return self.dropout(self.attention(x, key_mask=key_mask, causal=causal, record=record))
@@ -85,14 +90,17 @@ class Encoder(nn.Module):
         activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
         extra_tokens: learned global tokens that stand in front of the sequence inside the encoder. Through them packed
             sequences hear of each other.
+        normalisation: a name in `saccade.nn.norms.NORMS`: `"layer"` (the paper's), `"rms"` or `"batch"`.
+        position: what places queries and keys in each layer. What it adds to the input is left to whoever embeds the
+            tokens, and a method that does nothing else is left out here.
 
     Attributes:
         mechanisms: the mechanism of each layer, as chosen. Within the layer it stands behind the extra tokens.
         extra: the learned vectors `[extra_tokens c]`, `None` without any. They have no position.
 
     Raises:
-        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, or extra tokens
-            before a mechanism that cannot have them.
+        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, extra tokens
+            before a mechanism that cannot have them, or a position that a mechanism cannot carry.
     """
 
     def __init__(
@@ -106,29 +114,35 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         activation: Literal["gelu", "relu"] = "gelu",
         extra_tokens: int = 0,
+        normalisation: str = "layer",
+        position: Position | None = None,
     ) -> None:
         super().__init__()
         hidden = 4 * width if hidden is None else hidden
         for name, value in (("layers", layers), ("hidden", hidden)):
             if value < 1:
                 raise ValueError(must_be(name, "at least 1", value))
-        if norm not in NORMS:
-            raise ValueError(unknown("norm", norm, NORMS))
+        if norm not in PLACES:
+            raise ValueError(unknown("norm", norm, PLACES))
+        if normalisation not in NORMS:
+            raise ValueError(unknown("normalisation", normalisation, NORMS))
         if activation not in ACTIVATIONS:
             raise ValueError(unknown("activation", activation, ACTIVATIONS))
         if not 0 <= dropout < 1:
             raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
         whole_number("extra_tokens", extra_tokens, 0)
-        self.width, self.extra_tokens = width, extra_tokens
+        self.width, self.extra_tokens, self.normalisation = width, extra_tokens, normalisation
         self.mechanisms = tuple(map(to_mechanism, _one_a_layer(mechanism, layers)))
+        for each in self.mechanisms:
+            carried(position, each, extra_tokens)
         blocks = [
-            EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
-            for layer, each in enumerate(self.mechanisms)
+            EncoderLayer(width, heads, hidden, each, norm, dropout, activation, layer, normalisation, position)
+            for layer, each in enumerate(spec.behind(extra_tokens) for spec in self.mechanisms)
         ]
         _share(block.attention for block in blocks)
         self.layers = nn.ModuleList(blocks)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
-        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+        self.norm = NORMS[normalisation](width) if norm == "pre" else nn.Identity()
         # As large as embedded tokens, among which they stand. Drawn last: the other weights are as without them.
         self.extra = nn.Parameter(torch.randn(extra_tokens, width)) if extra_tokens else None
 
@@ -150,17 +164,19 @@ class Encoder(nn.Module):
                 them: `[b h extra+n extra+n]`.
 
         Raises:
-            ValueError: another width, or `causal` with a mechanism that does not claim it.
+            ValueError: another width, `causal` with a mechanism that does not claim it, or while training with a
+                normalisation that sees later tokens.
         """
         if x.ndim != 3 or x.shape[-1] != self.width:
             raise ValueError(must_be("x", f"of shape [batch, length, {self.width}] (the model width)", tuple(x.shape)))
+        refuse_later_tokens(self.normalisation, causal, self.training)
         if key_mask is not None:
             validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
             x = x.masked_fill(~key_mask[..., None], 0)
-        x, key_mask = self._behind_extra(x, key_mask)
+        x, live = self._behind_extra(x, key_mask)
         for layer in self.layers:
-            x = layer(x, key_mask, causal, record)
-        return self.norm(x[:, self.extra_tokens :])
+            x = layer(x, live, causal, record)
+        return normalised(self.norm, x[:, self.extra_tokens :], key_mask)
 
     def _behind_extra(self, x: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The extra tokens and the sequence; they are real in every example, also in one that is all padding."""
