@@ -4,7 +4,6 @@ Cost: O(n c^2) for the projections, plus what the mechanism takes.
 """
 
 import math
-from typing import Any
 
 from einops import rearrange
 from torch import nn
@@ -116,13 +115,8 @@ class MultiHeadAttention(nn.Module):
             name: rearrange(project(x if name == "q" else source), "b n (h d) -> b h n d", h=self.heads[name])
             for name, project in self.projections.items()
         }
-        options: dict[str, Any] = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
         parts = self._placed(parts, causal, q_start)
-        if (
-            self.position
-            and (bias := self.position.on_scores(parts["q"], parts["k"], q_start, causal=causal)) is not None
-        ):
-            options["bias"] = bias
+        options = {"key_mask": key_mask, "causal": causal, "q_start": q_start, **self._added(parts, causal, q_start)}
         out = self.layer(**arguments(parts), **options, record=record)
         if record is not None and "weights" in record:
             record.add("weights", implied_weights(self.layer, parts, **options))
@@ -137,6 +131,13 @@ class MultiHeadAttention(nn.Module):
         placed = {"q": q, "k": k} if "k" in parts else {"q": q}
         # Only where values are as wide as keys, torch's kernel is fused.
         return {**parts, **placed, "v": pad(parts["v"], (0, self.position.extra_dims))}
+
+    def _added(self, parts: dict[str, Tensor], causal: bool, q_start: int) -> dict[str, Tensor]:
+        """What the position adds to scores, as a layer takes it."""
+        if self.position is None or not self.position.exact_only:
+            return {}
+        bias = self.position.on_scores(parts["q"], parts["k"], q_start, causal=causal)
+        return {} if bias is None else {"bias": bias}
 
     def _joined(self, out: Float[Tensor, "b h q e"]) -> Float[Tensor, "b q c"]:
         """The heads, without what stands behind the values, together."""

@@ -9,6 +9,7 @@ Cost: O(n d) time a head, no parameter, nothing that grows with the pairs.
 
 import torch
 
+from saccade.errors import must_be
 from saccade.nn.positions.position import Position
 from saccade.nn.positions.sinusoidal import sinusoids
 from saccade.shapes import Float, Tensor
@@ -18,8 +19,13 @@ def rotated(x: Float[Tensor, "b h n d"], start: int = 0) -> Float[Tensor, "b h n
     """Each vector turned by its position: `start` and on. Of an odd dim the last number stays as it is.
 
     Angles are made in float64, turned is in fp32 or better, and the result has x's dtype.
+
+    Raises:
+        ValueError: vectors of a single number, which cannot be turned.
     """
     n, d = x.shape[2:]
+    if d < 2:
+        raise ValueError(must_be("dim of a head", "at least 2 for rotary positions", d))
     even = d - d % 2
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     angles = sinusoids(n, even, start).to(wide)
