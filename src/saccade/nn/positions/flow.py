@@ -23,6 +23,10 @@ from saccade.shapes import Float, Tensor
 STEP = 0.1
 """Time from one position to the next."""
 
+REACH = 3.0
+"""How far a flow goes over the longest input before training, in slopes of torch's usual size: about as far as a token
+is long. Without it the last positions of long inputs would drown their tokens."""
+
 ERROR = 1e-5
 """What a step of the solver may be off, absolutely and relative to p, in fp32 and in fp64."""
 
@@ -69,6 +73,9 @@ class Flow(OneAfterAnother):
         self.adjoint = adjoint
         self.start = nn.Parameter(torch.randn(width) * 0.02)
         self.slope = Slope(width, max_length * STEP)
+        with torch.no_grad():
+            for weight in self.slope.outer.parameters():
+                weight.mul_(min(1.0, REACH / self.slope.longest))
 
     def vectors(self, length: int) -> Float[Tensor, "n c"]:
         """The flow at as many times."""
