@@ -199,6 +199,20 @@ def test_show_refuses(capsys, arguments, message):
     assert message in refused(capsys, "show", *arguments)
 
 
+def test_show_positions(capsys, tmp_path):
+    assert run(["show", "positions", "rotary", "alibi", "--length", "16"]) == 0
+    printed = capsys.readouterr().out
+    assert "rotary: turns q and k" in printed
+    assert "alibi: " in printed
+    path = tmp_path / "p.png"
+    assert run(["show", "positions", "alibi", "--out", str(path)]) == 0
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert "already exists" in refused(capsys, "show", "positions", "--out", path)
+    assert "did you mean 'rotary'" in refused(capsys, "show", "positions", "rotari")
+    assert "--causal is not for positions" in refused(capsys, "show", "positions", "--causal")
+    assert "length must be from 2 to 4,096, got 1" in refused(capsys, "show", "positions", "--length", "1")
+
+
 # show a run
 
 
