@@ -64,9 +64,19 @@ def cost(
     from saccade.bench import cost_report
 
     if layer_types:
-        whole_model = {"--heads": heads, "--layers": layers, "--hidden": hidden, "--kv-heads": kv_heads, "--out": out}
-        whole_model |= {"--vocabulary": vocabulary, "--classes": classes, "--extra-tokens": extra_tokens}
-        whole_model |= {"MECHANISM": mechanisms, "--recipe": recipe, "--causal": causal or None}
+        whole_model: dict[str, object] = {
+            "MECHANISM": mechanisms,
+            "--heads": heads,
+            "--layers": layers,
+            "--hidden": hidden,
+            "--kv-heads": kv_heads,
+            "--vocabulary": vocabulary,
+            "--classes": classes,
+            "--extra-tokens": extra_tokens,
+            "--causal": causal or None,
+            "--recipe": recipe,
+            "--out": out,
+        }
         _refuse_beside("--layer-types", whole_model)
         _layer_types(lengths, width, radius, kernel, as_json)
         return
