@@ -433,7 +433,7 @@ def test_cost_and_bench_refuse(capsys, tmp_path, monkeypatch, arguments, message
 def test_cost_shows_layer_types(capsys):
     assert run(["cost", "--layer-types", "--lengths", "64", "--width", "32", "--radius", "3", "--kernel", "5"]) == 0
     printed = capsys.readouterr().out
-    assert "self-attention, 7 near" in printed
+    assert "attention, 7 near" in printed
     assert "dilated, kernel 5" in printed
     assert run(["cost", "--layer-types", "--lengths", "64", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sizes"] == {"width": 512, "radius": 64, "kernel": 3}

@@ -87,13 +87,13 @@ def test_only_recurrent_layers_take_steps():
 
 
 def test_the_table_shows_every_length_and_fits():
-    console = Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=80)
     console.print(table((2048, 512)))
     lines = console.file.getvalue().splitlines()
     shown = [line.split() for line in lines if "n^2" in line]
     assert [row[0] for row in shown] == ["512", "2,048"]
     assert shown[0][-6:] == ["537", "M", "1.61", "G", "1", "1"]
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
 
 
 def test_json_has_a_record_for_each_type_and_length():

@@ -16,7 +16,7 @@ from saccade.bench.cost_report import human
 from saccade.errors import whole_number
 
 NOTE = (
-    "mixing: operations that the complexity speaks of; layer: with the projections of attention. sequential: steps "
+    "mixing: operations that the complexity speaks of; layer: with the projections of attention. steps: those "
     "that cannot be taken at once. path: layers, or steps of a recurrent one, that a signal passes from the first "
     "position to the last; kernels look back. n positions, width d, r seen by each, kernel k."
 )
@@ -82,8 +82,8 @@ def layer_types(n: int, sizes: Sizes | None = None) -> list[LayerType]:
     separable = 2 * n * k * d + dense
     within, beside = layers_to_cross(n, radius), layers_to_cross(n, k - 1)
     return [
-        LayerType("self-attention", n, "n^2 d", every, every + projections, 1, min(1, n - 1)),
-        LayerType(f"self-attention, {2 * radius + 1} near", n, "r n d", near, near + projections, 1, within),
+        LayerType("attention", n, "n^2 d", every, every + projections, 1, min(1, n - 1)),
+        LayerType(f"attention, {2 * radius + 1} near", n, "r n d", near, near + projections, 1, within),
         LayerType("recurrent", n, "n d^2", 2 * dense, 2 * dense, n, n),
         LayerType("recurrent, LSTM", n, "n d^2", 8 * dense, 8 * dense, n, n),
         LayerType(f"convolution, kernel {k}", n, "k n d^2", k * dense, k * dense, 1, beside),
@@ -119,7 +119,7 @@ def table(lengths: Sequence[int], sizes: Sizes | None = None) -> Table:
     """
     check_lengths(lengths)
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("length", "layer type", "complexity", "mixing", "layer", "sequential", "path"):
+    for column in ("length", "layer type", "complexity", "mixing", "layer", "steps", "path"):
         words = column in ("layer type", "complexity")
         drawn.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for n in sorted(lengths):
