@@ -199,6 +199,20 @@ def test_show_refuses(capsys, arguments, message):
     assert message in refused(capsys, "show", *arguments)
 
 
+def test_show_positions(capsys, tmp_path):
+    assert run(["show", "positions", "rotary", "alibi", "--length", "16"]) == 0
+    printed = capsys.readouterr().out
+    assert "rotary: turns q and k" in printed
+    assert "alibi: " in printed
+    path = tmp_path / "p.png"
+    assert run(["show", "positions", "alibi", "--out", str(path)]) == 0
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert "already exists" in refused(capsys, "show", "positions", "--out", path)
+    assert "did you mean 'rotary'" in refused(capsys, "show", "positions", "rotari")
+    assert "--causal is not for positions" in refused(capsys, "show", "positions", "--causal")
+    assert "length must be from 2 to 4,096, got 1" in refused(capsys, "show", "positions", "--length", "1")
+
+
 # show a run
 
 
@@ -399,6 +413,9 @@ sys.exit(run(["cost", *small]) or run(["bench", *small, "--head-dim", "4", "--ro
         (["cost", "--batch", "0"], "batch must be at least 1, got 0"),
         (["cost", "--out", "a.gif"], "must be a file that ends in .png or .svg"),
         (["cost", "--recipe", "no.toml"], "must be an existing TOML file"),
+        (["cost", "--layer-types", "full"], "MECHANISM must be left out with --layer-types, which does not read it"),
+        (["cost", "--layer-types", "--causal"], "--causal must be left out with --layer-types"),
+        (["cost", "--layer-types", "--kernel", "1"], "kernel must be a whole number, at least 2, got 1"),
         (["bench", "bigbird"], "did you mean 'big_bird'"),
         (["bench", "--lengths", "0"], "each at least 1"),
         (["bench", "--rounds", "0"], "rounds must be at least 1, got 0"),
@@ -411,6 +428,15 @@ def test_cost_and_bench_refuse(capsys, tmp_path, monkeypatch, arguments, message
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cost_shows_layer_types(capsys):
+    assert run(["cost", "--layer-types", "--lengths", "64", "--width", "32", "--radius", "3", "--kernel", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert "attention, 7 near" in printed
+    assert "dilated, kernel 5" in printed
+    assert run(["cost", "--layer-types", "--lengths", "64", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sizes"] == {"width": 512, "radius": 64, "kernel": 3}
 
 
 # compare

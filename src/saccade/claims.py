@@ -21,7 +21,8 @@ class Claims:
         any_mask: `key_mask` may have holes and left padding, not only right padding.
         normalised: the weights of a query that sees anything are non-negative and sum to one.
         unordered: without causal, the order of keys never matters.
-        exact: equals a dense softmax under a boolean mask.
+        exact: equals a dense softmax under a boolean mask. Its layer takes `bias=`, which is added to
+            the scores.
         streaming: `step` one token at a time equals the causal whole; the layer has `initial_state`, `prefill`
             and `step`.
         shared_qk: queries are keys as well: the layer reads q and v, and takes anything for k.

@@ -9,6 +9,7 @@ import torch
 from saccade.attention import MECHANISMS, Mechanism
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.models.classifier import pool
+from saccade.nn import NORMS, POSITIONS
 
 SMALL = ClassifierSettings(width=21, heads=3, layers=2, hidden=31, max_length=13)
 
@@ -143,12 +144,47 @@ def test_a_full_disk_leaves_no_half_model(tmp_path, monkeypatch):
         ({"mechanism": "ful"}, r"mechanism must be one of .*got 'ful' \(did you mean 'full'\?\)"),
         ({"mechanism": ("full", "locl")}, "mechanism must be one of .*got 'locl'"),
         ({"position": "lerned"}, r"position must be one of .*got 'lerned' \(did you mean 'learned'\?\)"),
+        ({"normalisation": "layr"}, r"normalisation must be one of .*got 'layr' \(did you mean 'layer'\?\)"),
         ({"pooling": "max"}, "pooling must be one of first, mean, got 'max'"),
     ],
 )
 def test_names_that_are_unknown_are_refused_before_any_model_is_built(unchecked, options, message):
     with pytest.raises(ValueError, match=message):
         ClassifierSettings(**options)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_every_position_is_one_word_of_the_settings(position, tmp_path):
+    if position == "flow":
+        pytest.importorskip("torchdiffeq")
+    model = classifier(position=position).float()
+    x, key_mask = tokens(11, 7, n=11)
+    together = model(x, key_mask)
+    torch.testing.assert_close(model(x[1:, :7])[0], together[1], rtol=0, atol=1e-5)
+    swapped = x[:1, [1, 0, *range(2, 11)]]
+    same = torch.allclose(model(swapped), model(x[:1]), rtol=0, atol=1e-6)
+    assert same == (position == "none" or bool(x[0, 0] == x[0, 1]))
+    model.save(tmp_path)
+    assert torch.equal(SequenceClassifier.load(tmp_path)(x, key_mask), together)
+
+
+def test_a_position_that_a_mechanism_cannot_carry_is_refused_before_any_model_is_built():
+    with pytest.raises(ValueError, match=r"mechanism must be full, a pattern or .* ALiBi .*, got 'linear'"):
+        ClassifierSettings(mechanism=("full", "linear"), position="alibi")
+    with pytest.raises(ValueError, match="mechanism must be one that reads queries and keys, as Rotary"):
+        ClassifierSettings(mechanism="synthesizer", position="rotary")
+    with pytest.raises(ValueError, match=r"extra_tokens must be 0 for Rotary positions, .* got 1"):
+        ClassifierSettings(position="rotary", extra_tokens=1)
+
+
+@pytest.mark.parametrize("normalisation", NORMS)
+def test_every_norm_is_one_word_of_the_settings(normalisation):
+    model = classifier(normalisation=normalisation)
+    x, key_mask = tokens(11, 7, n=11)
+    assert type(model.encoder.norm) is type(NORMS[normalisation](3))
+    torch.testing.assert_close(model(x[1:, :7])[0], model(x, key_mask)[1], rtol=0, atol=1e-10)
+    model.train()(x, key_mask).sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
 
 
 def test_a_mechanism_that_cannot_have_extra_tokens_is_refused_before_any_model_is_built(monkeypatch):

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from saccade import config
 from saccade.attention.record import Record
 from saccade.models import LanguageModel, LanguageModelSettings
+from saccade.nn import NORMS, POSITIONS
 
 sys.path.append(str(Path(__file__).parents[1] / "nn"))
 from stack_cases import SPECS, STREAMING, shaken
@@ -38,10 +39,31 @@ def test_one_token_at_a_time_equals_the_whole(name):
     assert state.position == N
 
 
-@pytest.mark.parametrize("position", ["sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_every_position_decodes(position):
+    if position == "flow":
+        pytest.importorskip("torchdiffeq")
+    assert_decodes(model(position=position))
+
+
+@pytest.mark.parametrize("mechanism", ["local(left=3)", "sparse(pattern=Local(3) | Global(1))", "linear", "lsh"])
+@pytest.mark.parametrize("position", ["rotary", "alibi"])
+def test_positions_in_attention_decode_with_other_mechanisms(mechanism, position):
+    if position == "rotary" or "l(" in mechanism:
+        assert_decodes(model(mechanism, position=position))
+    else:
+        with pytest.raises(ValueError, match="mechanism must be full, a pattern or another that claims exact"):
+            model(mechanism, position=position)
+
+
+@pytest.mark.parametrize("normalisation", NORMS)
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_every_position_and_norm_decodes(position, norm):
-    ours, x = model(position=position, norm=norm, activation="relu"), tokens()
+def test_every_norm_decodes(norm, normalisation):
+    assert_decodes(model(norm=norm, normalisation=normalisation, activation="relu"))
+
+
+def assert_decodes(ours):
+    x = tokens()
     _, state = ours.start(x[:, :1])
     for t in range(1, N):
         logits, state = ours.advance(x[:, t], state)
@@ -104,6 +126,8 @@ def test_weights_are_recorded():
         ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
         ({"position": "sinusoid"}, "position must be one of .*did you mean 'sinusoidal'"),
         ({"norm": "per"}, "norm must be one of post, pre, got 'per'"),
+        ({"normalisation": "leyer"}, "normalisation must be one of .*did you mean 'layer'"),
+        ({"position": "alibi", "mechanism": "linear"}, "mechanism must be full, a pattern .*as ALiBi positions add"),
         ({"activation": "relo"}, "activation must be one of gelu, relu, got 'relo'"),
         ({"mechanism": ("full",)}, "mechanism must be one, or one for each of the 2 layers"),
         ({"mechanism": "ful"}, "mechanism must be one of .*did you mean 'full'"),

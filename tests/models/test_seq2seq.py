@@ -98,7 +98,15 @@ def test_any_mechanism_looks_across(name):
     assert_decodes(model(cross_mechanism=str(SPECS[name])))
 
 
-@pytest.mark.parametrize("options", [{"position": "learned"}, {"norm": "post", "decoder_layers": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position": "learned"},
+        {"position": "alibi"},
+        {"position": "rotary", "normalisation": "rms"},
+        {"norm": "post", "decoder_layers": 1},
+    ],
+)
 def test_other_shapes_decode(options):
     assert_decodes(model(**options))
 

@@ -136,6 +136,7 @@ def test_a_mechanism_that_needs_later_tokens_may_write_all_at_once_only():
         ({"norm": "per"}, "norm must be one of post, pre, got 'per'"),
         ({"activation": "relo"}, "activation must be one of gelu, relu, got 'relo'"),
         ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
+        ({"normalisation": "leyer"}, r"normalisation must be one of .*did you mean 'layer'"),
         ({"mechanism": ["full"]}, "mechanism must be one, or one for each of the 2 layers"),
         ({"cross_mechanism": ["full"]}, "cross_mechanism must be one, or one for each of the 2 layers"),
     ],
@@ -143,6 +144,14 @@ def test_a_mechanism_that_needs_later_tokens_may_write_all_at_once_only():
 def test_what_cannot_be_is_refused(unchecked, options, message):
     with pytest.raises(ValueError, match=message):
         Decoder(**{"width": WIDTH, "heads": HEADS, "layers": LAYERS, **options})
+
+
+def test_averages_over_the_batch_know_later_tokens():
+    ours = decoder(normalisation="batch")
+    assert_steps_equal_the_whole(ours, 4)
+    ours.train()(tokens(5), tokens(N), causal=False)
+    with pytest.raises(ValueError, match="normalisation must be layer or rms where attention is causal"):
+        ours(tokens(5), tokens(N))
 
 
 def test_inputs_and_states_that_do_not_belong_are_refused(unchecked):

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -25,12 +26,57 @@ def test_sinusoids_are_added_rounded_once_at_any_length():
     assert not position.state_dict()
 
 
+def built(name, *sizes):
+    """Any method, unless the library it needs is not there."""
+    if name == "flow":
+        pytest.importorskip("torchdiffeq")
+    return POSITIONS[name](*sizes)
+
+
 @pytest.mark.parametrize("name", POSITIONS)
 def test_the_second_part_of_an_input_equals_the_end_of_the_whole(name):
-    position = POSITIONS[name](7, 13)
+    position = built(name, 7, 13)
     x = torch.randn(2, 13, 7)
     assert isinstance(position, Position)
     assert torch.equal(position.on_input(x[:, 5:], start=5), position.on_input(x)[:, 5:])
+    torch.testing.assert_close(position.on_input(x[:, :5]), position.on_input(x)[:, :5], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_every_position_has_the_dtype_of_what_it_is_added_to(name, dtype):
+    position = built(name, 7, 13).to(dtype)
+    x, q = torch.randn(2, 5, 7, dtype=dtype), torch.randn(2, 2, 5, 4, dtype=dtype)
+    assert position.on_input(x).dtype == dtype
+    assert position.on_input(x[:, :0], 4).shape == (2, 0, 7)
+    for causal in (False, True):
+        placed = position.on_qk(q, q, 3, causal=causal)
+        assert [part.dtype for part in placed] == [dtype, dtype]
+        bias = position.on_scores(*placed, 3, causal=causal)
+        assert bias is None or bias.dtype == dtype
+        placed = position.on_qk(q[:, :, :0], q[:, :, :0], causal=causal)
+        assert [part.shape for part in placed] == [(2, 2, 0, 4 + position.extra_dims)] * 2
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_every_position_is_loaded_as_it_was_saved(name):
+    one, other = built(name, 7, 13), built(name, 7, 13)
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(2, 5, 7)
+    assert torch.equal(one.on_input(x), other.on_input(x))
+    assert torch.equal(copy.deepcopy(one).on_input(x), one.on_input(x))
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_hooks_that_are_not_filled_do_nothing(name):
+    position = built(name, 7, 13)
+    q, k = torch.randn(2, 2, 5, 4), torch.randn(2, 1, 3, 4)
+    if not position.in_attention():
+        assert position.on_qk(q, k, causal=True) == (q, k)
+        assert position.on_scores(q, k, causal=False) is None
+    else:
+        x = torch.randn(2, 5, 7)
+        assert position.on_input(x) is x
 
 
 def test_learned_positions_are_rows_of_a_trained_table():

@@ -15,7 +15,7 @@ from saccade.attention.patterns import Pattern
 from saccade.bench.cost import cost
 from saccade.errors import must_be, unknown, whole_number
 from saccade.nn.multihead import MultiHeadAttention
-from saccade.nn.stack import NORMS
+from saccade.nn.stack import PLACES
 
 LONGEST = 2**17
 """Where the search for the length from which attention dominates ends."""
@@ -61,8 +61,8 @@ class Shape:
             raise ValueError(must_be("width", f"a multiple of the {self.heads} heads", self.width))
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(must_be("kv_heads", f"a divisor of the {self.heads} heads", self.kv_heads))
-        if self.norm not in NORMS:
-            raise ValueError(unknown("norm", self.norm, NORMS))
+        if self.norm not in PLACES:
+            raise ValueError(unknown("norm", self.norm, PLACES))
         whole_number("extra_tokens", self.extra_tokens, 0)
 
     @property

@@ -31,11 +31,15 @@ def draw(view: View, console: Console) -> None:
 
 
 def shades(levels: Float[Tensor, "r c"], console: Console) -> Text:
-    """A small picture of levels from 0 to 1: painted, or else one character for two rows."""
+    """A small picture of levels from 0 to 1: painted, or else one character for two rows.
+
+    Levels may be below zero, down to -1: unpainted, blank is then -1.
+    """
     unicode = speaks_unicode(console)
     if unicode and _paints(console):
         return _painted(levels)
     ramp, bar = (UNICODE_RAMP, "│") if unicode else (ASCII_RAMP, "|")
+    levels = (levels + 1) / 2 if bool((levels < 0).any()) else levels
     return _framed(_shaded(pooled(levels, -(-len(levels) // 2), levels.shape[1]), ramp), bar)
 
 

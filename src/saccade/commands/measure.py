@@ -15,6 +15,7 @@ from saccade.bench import plots
 from saccade.bench.choice import BASELINE, read_lengths, read_mechanisms
 from saccade.bench.model_cost import Shape
 from saccade.commands.output import FAILED, INTERRUPTED
+from saccade.errors import must_be
 
 COST_EXAMPLE = "saccade cost full 'local(left=64)' --width 768 --heads 12 --layers 12 --out share.png"
 BENCH_EXAMPLE = "saccade bench full 'local(left=64)' linear --lengths 512,2048,8192 --causal"
@@ -50,6 +51,11 @@ def cost(
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Draw attention's share into this .png or .svg file too.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    layer_types: Annotated[
+        bool, typer.Option("--layer-types", help="Instead: attention, recurrent and convolutional layers side by side.")
+    ] = False,
+    radius: Annotated[int, typer.Option(help="Of restricted attention, with --layer-types.")] = 64,
+    kernel: Annotated[int, typer.Option(help="Of convolutions, with --layer-types.")] = 3,
 ) -> None:
     """Operations and memory of a whole model over the length, and from where attention takes the most.
 
@@ -57,6 +63,23 @@ def cost(
     """
     from saccade.bench import cost_report
 
+    if layer_types:
+        whole_model: dict[str, object] = {
+            "MECHANISM": mechanisms,
+            "--heads": heads,
+            "--layers": layers,
+            "--hidden": hidden,
+            "--kv-heads": kv_heads,
+            "--vocabulary": vocabulary,
+            "--classes": classes,
+            "--extra-tokens": extra_tokens,
+            "--causal": causal or None,
+            "--recipe": recipe,
+            "--out": out,
+        }
+        _refuse_beside("--layer-types", whole_model)
+        _layer_types(lengths, width, radius, kernel, as_json)
+        return
     if out is not None:
         plots.check_path(out, overwrite)
     shape, own = _of_recipe(recipe)
@@ -81,6 +104,24 @@ def cost(
     wrote = [] if out is None else [f"wrote {out}"]
     told = [cost_report.heading(found), cost_report.table(found), *cost_report.sentences(found), ""]
     _show(*told, Text(cost_report.NOTE, "dim"), *wrote)
+
+
+def _layer_types(lengths: str, width: int | None, radius: int, kernel: int, as_json: bool) -> None:
+    """Table 1 of "Attention Is All You Need" at these sizes."""
+    from saccade.bench import layer_types
+
+    sizes = layer_types.Sizes(512 if width is None else width, radius, kernel)
+    if as_json:
+        sys.stdout.write(f"{layer_types.to_json(read_lengths(lengths), sizes)}\n")
+        return
+    _show(layer_types.table(read_lengths(lengths), sizes), Text(layer_types.NOTE, "dim"))
+
+
+def _refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Refuse what would be ignored beside an option."""
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(must_be(name, f"left out with {option}, which does not read it", value))
 
 
 def _console(stderr: bool = False) -> Console:
@@ -144,7 +185,6 @@ def bench(
     from saccade.bench.benchmark import PICTURE, benchmark
     from saccade.bench.follow import follow
     from saccade.bench.speed import Setting
-    from saccade.errors import must_be
 
     if threads is not None and threads < 1:
         raise ValueError(must_be("threads", "at least 1", threads))

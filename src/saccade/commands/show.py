@@ -1,4 +1,4 @@
-"""`saccade show`: who looks at whom, by a mechanism's pattern or in a trained model."""
+"""`saccade show`: who looks at whom, by a mechanism's pattern or in a trained model; and what positions do."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +8,12 @@ from rich.console import Console
 
 from saccade.attention import MECHANISMS, Mechanism, to_mechanism
 from saccade.bench import plots, terminal
+from saccade.bench.positions import draw_positions, look_at_positions, positions_figure
 from saccade.bench.show import gallery, look
+from saccade.bench.terminal import MOST_CELLS
 from saccade.commands.output import say
 
+POSITIONS_WORD = "positions"
 EXAMPLE = "saccade show 'big_bird(block=8)' --length 128 --out big_bird.png; saccade show runs/first"
 
 
@@ -18,9 +21,10 @@ def show(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MECHANISM]... | RUN [PATTERN]...",
+            metavar="[MECHANISM]... | RUN [PATTERN]... | positions [NAME]...",
             help="Names, expressions or patterns, such as 'Local(8) | Global(2)'; `all` for every one; none to list "
-            "the names. Or the folder of a trained run, and patterns to weigh in place of the usual ones.",
+            "the names. Or the folder of a trained run, and patterns to weigh in place of the usual ones. Or "
+            "`positions`: how tokens learn where they stand, side by side.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw into this .png or .svg file instead.")] = None,
@@ -51,9 +55,14 @@ def show(
     if not what:
         say(_names())
         return
-    is_run = what[0] != "all" and what[0] not in MECHANISMS and Path(what[0]).is_dir()
     of_mechanisms = _given(causal=causal or None, heads=heads, seed=seed)
     of_a_run = _given(examples=examples, split=split, grid=grid, json=as_json or None)
+    if what[0] == POSITIONS_WORD:
+        if foreign := (of_mechanisms | of_a_run).keys() - {"seed"}:
+            raise typer.BadParameter(f"--{min(foreign)} is not for positions")
+        _show_positions(what[1:], out, overwrite, _given(length=length, seed=seed))
+        return
+    is_run = what[0] != "all" and what[0] not in MECHANISMS and Path(what[0]).is_dir()
     if foreign := of_mechanisms if is_run else of_a_run:
         kind = "mechanisms, not for a run" if is_run else "a run, not for mechanisms"
         raise typer.BadParameter(f"--{min(foreign)} is for {kind}")
@@ -77,6 +86,18 @@ def show(
         if number:
             say("")
         terminal.draw(view, Console())
+
+
+def _show_positions(names: list[str], out: Path | None, overwrite: bool, options: dict[str, int]) -> None:
+    if out is not None:
+        plots.check_path(out, overwrite)
+    if out is None:
+        # One column for each position.
+        draw_positions(look_at_positions(names, **{"length": MOST_CELLS, **options}), Console())
+        return
+    views = look_at_positions(names, **options)
+    plots.save(positions_figure(views), out)
+    say("\n".join([f"wrote {out}", *(f"left out: {name}, {reason}" for name, reason in views.left_out.items())]))
 
 
 def _given(**options: Any) -> dict[str, Any]:

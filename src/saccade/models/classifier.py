@@ -16,7 +16,8 @@ from torch import nn
 from saccade.attention import to_mechanism
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown, whole_number
-from saccade.nn import POSITIONS, Encoder
+from saccade.nn import NORMS, POSITIONS, Encoder
+from saccade.nn.positions import check_carried, to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
 POOLINGS = ("mean", "first")
@@ -35,14 +36,16 @@ class ClassifierSettings:
         layers: encoder layers.
         hidden: width inside the feed-forward networks.
         position: a name in `saccade.nn.POSITIONS`.
-        norm: `pre` or `post`.
+        norm: where norms stand, `pre` or `post`.
+        normalisation: what they are, a name in `saccade.nn.NORMS`.
         pooling: `mean` over real tokens, or the `first` of them.
         dropout: share that is dropped of the embedded input and of each sublayer's output.
         max_length: the longest sequence, for positions that are learned.
         extra_tokens: learned global tokens inside the encoder; pooling does not read them.
 
     Raises:
-        ValueError: a size, share or name that cannot be, or extra tokens before a mechanism that cannot have them.
+        ValueError: a size, share or name that cannot be, extra tokens before a mechanism that cannot have them, or a
+            position that a mechanism cannot carry.
     """
 
     mechanism: str | tuple[str, ...] = "full"
@@ -56,6 +59,7 @@ class ClassifierSettings:
     dropout: float = 0.1
     max_length: int = 2048
     extra_tokens: int = 0
+    normalisation: str = "layer"
 
     def __post_init__(self) -> None:
         # The parts refuse all this too, but are built only after the data is read.
@@ -70,10 +74,12 @@ class ClassifierSettings:
         if not isinstance(self.mechanism, str) and len(self.mechanism) != self.layers:
             constraint = f"one, or one for each of the {self.layers} layers"
             raise ValueError(must_be("mechanism", constraint, list(self.mechanism)))
+        for kind, name, known in (("position", self.position, POSITIONS), ("normalisation", self.normalisation, NORMS)):
+            if name not in known:
+                raise ValueError(unknown(kind, name, known))
         for mechanism in (self.mechanism,) if isinstance(self.mechanism, str) else self.mechanism:
+            check_carried(POSITIONS[self.position], to_mechanism(mechanism), self.extra_tokens)
             to_mechanism(mechanism).behind(self.extra_tokens)
-        if self.position not in POSITIONS:
-            raise ValueError(unknown("position", self.position, POSITIONS))
         if self.pooling not in POOLINGS:
             raise ValueError(unknown("pooling", self.pooling, POOLINGS))
 
@@ -98,7 +104,7 @@ class SequenceClassifier(nn.Module):
                 raise ValueError(must_be(name, "at least 1", value))
         self.settings = settings
         self.embedding = nn.Embedding(vocabulary_size, settings.width)
-        self.position = POSITIONS[settings.position](settings.width, settings.max_length)
+        self.position = to_position(settings.position, settings.width, settings.max_length)
         self.dropout = nn.Dropout(settings.dropout)
         self.encoder = Encoder(
             settings.width,
@@ -109,6 +115,8 @@ class SequenceClassifier(nn.Module):
             settings.norm,
             settings.dropout,
             extra_tokens=settings.extra_tokens,
+            normalisation=settings.normalisation,
+            position=self.position,
         )
         self.output = nn.Linear(settings.width, classes)
 

@@ -15,8 +15,9 @@ from torch import nn
 from saccade.attention import reorder
 from saccade.attention.record import Record
 from saccade.errors import must_be
-from saccade.models.sizes import check_sizes, mechanisms_of, refuse_not_causal
-from saccade.nn import POSITIONS, Encoder, EncoderState, TiedEmbedding
+from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, refuse_not_causal
+from saccade.nn import Encoder, EncoderState, TiedEmbedding
+from saccade.nn.positions import to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
 
@@ -31,11 +32,12 @@ class LanguageModelSettings:
         layers: how many there are.
         hidden: width inside the feed-forward networks.
         position: a name in `saccade.nn.POSITIONS`.
-        norm: `pre` or `post`.
+        norm: where norms stand, `pre` or `post`.
         activation: of the feed-forward networks, `gelu` or `relu`.
         dropout: share that is dropped of the embedded input and of each sublayer's output.
         max_length: the longest sequence, for positions that are learned.
         causal: whether a token is scored from those before it only.
+        normalisation: what the norms are, a name in `saccade.nn.NORMS`.
 
     Raises:
         ValueError: a size, share or name that cannot be, or a mechanism that cannot be causal where that is asked for.
@@ -52,10 +54,12 @@ class LanguageModelSettings:
     dropout: float = 0.1
     max_length: int = 2048
     causal: bool = True
+    normalisation: str = "layer"
 
     def __post_init__(self) -> None:
         check_sizes(self, "width", "heads", "layers", "hidden", "max_length")
         mechanisms = mechanisms_of("mechanism", self.mechanism, self.layers)
+        check_placed(self.position, *mechanisms)
         if self.causal:
             refuse_not_causal("mechanism", mechanisms)
 
@@ -76,7 +80,7 @@ class LanguageModel(nn.Module):
         settings = settings or LanguageModelSettings()
         self.settings = settings
         self.embedding = TiedEmbedding(vocabulary_size, settings.width)
-        self.position = POSITIONS[settings.position](settings.width, settings.max_length)
+        self.position = to_position(settings.position, settings.width, settings.max_length)
         self.dropout = nn.Dropout(settings.dropout)
         self.encoder = Encoder(
             settings.width,
@@ -87,6 +91,8 @@ class LanguageModel(nn.Module):
             settings.norm,
             settings.dropout,
             settings.activation,
+            normalisation=settings.normalisation,
+            position=self.position,
         )
 
     def forward(

@@ -17,8 +17,9 @@ from torch import nn
 from saccade.attention import reorder
 from saccade.attention.record import Record
 from saccade.errors import must_be
-from saccade.models.sizes import check_sizes, mechanisms_of, refuse_not_causal
-from saccade.nn import POSITIONS, DecoderState, TiedEmbedding, Transformer
+from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, refuse_not_causal
+from saccade.nn import DecoderState, TiedEmbedding, Transformer
+from saccade.nn.positions import to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
 
@@ -36,10 +37,11 @@ class Seq2SeqSettings:
         decoder_layers: how many the decoder has.
         hidden: width inside the feed-forward networks.
         position: a name in `saccade.nn.POSITIONS`, for source and target each.
-        norm: `pre` or `post` (the paper's).
+        norm: where norms stand, `pre` or `post` (the paper's).
         activation: of the feed-forward networks, `gelu` or `relu` (the paper's).
         dropout: share that is dropped of the embedded inputs and of each sublayer's output.
         max_length: the longest sequence, for positions that are learned.
+        normalisation: what the norms are, a name in `saccade.nn.NORMS`.
 
     Raises:
         ValueError: a size, share or name that cannot be, or a mechanism where its claims do not allow it.
@@ -58,13 +60,14 @@ class Seq2SeqSettings:
     activation: Literal["gelu", "relu"] = "gelu"
     dropout: float = 0.1
     max_length: int = 2048
+    normalisation: str = "layer"
 
     def __post_init__(self) -> None:
         check_sizes(self, "width", "heads", "layers", "decoder_layers", "hidden", "max_length")
-        mechanisms_of("mechanism", self.mechanism, self.layers)
-        refuse_not_causal(
-            "decoder_mechanism", mechanisms_of("decoder_mechanism", self.decoder_mechanism, self.decoder_layers)
-        )
+        reads = mechanisms_of("mechanism", self.mechanism, self.layers)
+        writes = mechanisms_of("decoder_mechanism", self.decoder_mechanism, self.decoder_layers)
+        check_placed(self.position, *reads, *writes)
+        refuse_not_causal("decoder_mechanism", writes)
         for each in mechanisms_of("cross_mechanism", self.cross_mechanism, self.decoder_layers):
             if not each.claims.cross:
                 raise ValueError(must_be("cross_mechanism", "one that claims cross attention", str(each)))
@@ -109,9 +112,8 @@ class Seq2Seq(nn.Module):
         settings = settings or Seq2SeqSettings()
         self.settings = settings
         self.embedding = TiedEmbedding(vocabulary_size, settings.width)
-        position = POSITIONS[settings.position]
-        self.source_position = position(settings.width, settings.max_length)
-        self.target_position = position(settings.width, settings.max_length)
+        place = settings.position, settings.width, settings.max_length
+        self.source_position, self.target_position = to_position(*place), to_position(*place)
         self.dropout = nn.Dropout(settings.dropout)
         self.transformer = Transformer(
             settings.width,
@@ -125,6 +127,8 @@ class Seq2Seq(nn.Module):
             settings.norm,
             settings.dropout,
             settings.activation,
+            normalisation=settings.normalisation,
+            position=self.target_position,
         )
 
     def forward(

@@ -4,15 +4,16 @@ from typing import Any
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.errors import must_be, unknown
-from saccade.nn import POSITIONS
-from saccade.nn.stack import ACTIVATIONS, NORMS
+from saccade.nn import NORMS, POSITIONS
+from saccade.nn.positions import check_carried
+from saccade.nn.stack import ACTIVATIONS, PLACES
 
 
 def check_sizes(settings: Any, *names: str) -> None:
     """Refuse sizes, a share of dropout or names that cannot be.
 
     Args:
-        settings: a dataclass with `width`, `heads`, `dropout`, `position`, `norm` and `activation`.
+        settings: a dataclass with `width`, `heads`, `dropout`, `position`, `norm`, `activation` and `normalisation`.
         names: of its fields, those that must be at least 1.
 
     Raises:
@@ -25,7 +26,8 @@ def check_sizes(settings: Any, *names: str) -> None:
         raise ValueError(must_be("width", f"a multiple of the {settings.heads} heads", settings.width))
     if not 0 <= settings.dropout < 1:
         raise ValueError(must_be("dropout", "at least 0 and below 1", settings.dropout))
-    for name, options in (("position", POSITIONS), ("norm", NORMS), ("activation", ACTIVATIONS)):
+    known = {"position": POSITIONS, "norm": PLACES, "activation": ACTIVATIONS, "normalisation": NORMS}
+    for name, options in known.items():
         if getattr(settings, name) not in options:
             raise ValueError(unknown(name, getattr(settings, name), options))
 
@@ -46,6 +48,16 @@ def mechanisms_of(name: str, chosen: str | tuple[str, ...], layers: int) -> tupl
     if len(chosen) != layers:
         raise ValueError(must_be(name, f"one, or one for each of the {layers} layers", list(chosen)))
     return tuple(map(to_mechanism, chosen))
+
+
+def check_placed(position: str, *mechanisms: Mechanism) -> None:
+    """Refuse a mechanism that cannot do what a position asks of it.
+
+    Raises:
+        ValueError: the message says what would work.
+    """
+    for each in mechanisms:
+        check_carried(POSITIONS[position], each)
 
 
 def refuse_not_causal(name: str, mechanisms: tuple[Mechanism, ...]) -> None:

@@ -6,10 +6,12 @@ from saccade.nn.embedding import TiedEmbedding
 from saccade.nn.encoder_decoder import Transformer
 from saccade.nn.losses import Loss, cross_entropy
 from saccade.nn.multihead import AttentionState, Memory, MultiHeadAttention
+from saccade.nn.norms import NORMS, SequenceBatchNorm
 from saccade.nn.positions import POSITIONS, Position
 from saccade.nn.transformer import Encoder, EncoderState
 
 __all__ = [
+    "NORMS",
     "POSITIONS",
     "AttentionState",
     "Decoder",
@@ -21,6 +23,7 @@ __all__ = [
     "MultiHeadAttention",
     "Position",
     "QuadraticAttention",
+    "SequenceBatchNorm",
     "TiedEmbedding",
     "Transformer",
     "cross_entropy",

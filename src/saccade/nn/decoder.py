@@ -19,6 +19,8 @@ from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.errors import must_be
 from saccade.nn.multihead import AttentionState, Memory, MultiHeadAttention
+from saccade.nn.norms import NORMS, normalised, refuse_later_tokens
+from saccade.nn.positions import Position, carried
 from saccade.nn.stack import ResidualLayer, check_stack, check_state, feed_forward, one_a_layer, share, through
 from saccade.shapes import Bool, Float, Tensor
 
@@ -56,14 +58,16 @@ class DecoderLayer(ResidualLayer):
         activation: Literal["gelu", "relu"],
         layer: int,
         cross_layer: int,
+        normalisation: str,
+        position: Position | None,
     ) -> None:
         super().__init__(norm, dropout)
-        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer)
+        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer, position=position)
         self.cross = MultiHeadAttention(width, heads, cross_mechanism, layer=cross_layer)
         self.feed_forward = feed_forward(width, hidden, activation)
-        self.attention_norm = nn.LayerNorm(width)
-        self.cross_norm = nn.LayerNorm(width)
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.attention_norm = NORMS[normalisation](width)
+        self.cross_norm = NORMS[normalisation](width)
+        self.feed_forward_norm = NORMS[normalisation](width)
 
     def forward(
         self,
@@ -75,9 +79,9 @@ class DecoderLayer(ResidualLayer):
     ) -> Float[Tensor, "b t c"]:
         """The input with what it attends to, in itself and across, and what the feed-forward network makes of it."""
         own, across = (None, None) if record is None else (record.at("self"), record.at("cross"))
-        source = self.before(x, self.attention_norm)
+        source = self.before(x, self.attention_norm, key_mask)
         attended = self.attention(source, key_mask=key_mask, causal=causal, record=own)
-        return self._after(x, attended, memory, 0, across)
+        return self._after(x, attended, memory, 0, key_mask, across)
 
     def prefill(self, x: Float[Tensor, "b t c"], memory: Memory) -> tuple[Float[Tensor, "b t c"], AttentionState]:
         """The first tokens, and the state behind them."""
@@ -91,11 +95,19 @@ class DecoderLayer(ResidualLayer):
         attended, after = self.attention.step(self.before(x, self.attention_norm), state)
         return self._after(x, attended, memory, state.position), after
 
-    def _after(self, x: Tensor, attended: Tensor, memory: Memory, q_start: int, record: Record | None = None) -> Tensor:
-        x = self.after(x, attended, self.attention_norm)
-        across = self.cross(self.before(x, self.cross_norm), memory=memory, q_start=q_start, record=record)
-        x = self.after(x, across, self.cross_norm)
-        return self.after(x, self.feed_forward(self.before(x, self.feed_forward_norm)), self.feed_forward_norm)
+    def _after(
+        self,
+        x: Tensor,
+        attended: Tensor,
+        memory: Memory,
+        q_start: int,
+        key_mask: Tensor | None = None,
+        record: Record | None = None,
+    ) -> Tensor:
+        x, norm = self.after(x, attended, self.attention_norm, key_mask), self.cross_norm
+        across = self.cross(self.before(x, norm, key_mask), memory=memory, q_start=q_start, record=record)
+        x, norm = self.after(x, across, norm, key_mask), self.feed_forward_norm
+        return self.after(x, self.feed_forward(self.before(x, norm, key_mask)), norm, key_mask)
 
 
 class Decoder(nn.Module):
@@ -111,14 +123,16 @@ class Decoder(nn.Module):
         norm: `"pre"` or `"post"`.
         dropout: share of each sublayer's output that is dropped in training, as in the paper.
         activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
+        normalisation: a name in `saccade.nn.norms.NORMS`: `"layer"` (the paper's), `"rms"` or `"batch"`.
+        position: what places queries and keys of self-attention. Across, two sequences have no distance.
 
     Attributes:
         mechanisms: of self-attention, one a layer.
         cross_mechanisms: of attention across, one a layer.
 
     Raises:
-        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, or a mechanism
-            across that does not claim `cross`.
+        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, a mechanism
+            across that does not claim `cross`, or a position that a mechanism cannot carry.
     """
 
     def __init__(
@@ -132,26 +146,31 @@ class Decoder(nn.Module):
         norm: Literal["pre", "post"] = "pre",
         dropout: float = 0.0,
         activation: Literal["gelu", "relu"] = "gelu",
+        normalisation: str = "layer",
+        position: Position | None = None,
     ) -> None:
         super().__init__()
         hidden = 4 * width if hidden is None else hidden
-        check_stack(layers, hidden, norm, dropout, activation)
-        self.width = width
+        check_stack(layers, hidden, norm, dropout, activation, normalisation)
+        self.width, self.normalisation = width, normalisation
         self.mechanisms = tuple(map(to_mechanism, one_a_layer("mechanism", mechanism, layers)))
         self.cross_mechanisms = tuple(map(to_mechanism, one_a_layer("cross_mechanism", cross_mechanism, layers)))
         for each in self.cross_mechanisms:
             if not each.claims.cross or each.claims.causal_only:
                 reason = "one that claims cross attention, between sequences of different lengths"
                 raise ValueError(must_be("cross_mechanism", reason, str(each)))
+        for each in self.mechanisms:
+            carried(position, each)
+        sizes, rest = (width, heads, hidden), (normalisation, position)
         blocks = [
-            DecoderLayer(width, heads, hidden, own, across, norm, dropout, activation, layer, layers + layer)
+            DecoderLayer(*sizes, own, across, norm, dropout, activation, layer, layers + layer, *rest)
             for layer, (own, across) in enumerate(zip(self.mechanisms, self.cross_mechanisms, strict=True))
         ]
         share(block.attention for block in blocks)
         share(block.cross for block in blocks)
         self.layers = nn.ModuleList(blocks)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
-        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+        self.norm = NORMS[normalisation](width) if norm == "pre" else nn.Identity()
 
     def forward(
         self,
@@ -176,16 +195,18 @@ class Decoder(nn.Module):
                 attention to the context.
 
         Raises:
-            ValueError: another width, or `causal` with a mechanism that does not claim it.
+            ValueError: another width, `causal` with a mechanism that does not claim it, or while training with a
+                normalisation that sees later tokens.
         """
         self._refuse(x)
+        refuse_later_tokens(self.normalisation, causal, self.training)
         memory = self.memory(context, context_mask)
         if key_mask is not None:
             validate_key_mask(key_mask, (x.shape[0], x.shape[1]), x.device)
             x = x.masked_fill(~key_mask[..., None], 0)
         for layer, read in zip(self.layers, memory, strict=True):
             x = layer(x, read, key_mask, causal, record)
-        return self.norm(x)
+        return normalised(self.norm, x, key_mask)
 
     def memory(
         self, context: Float[Tensor, "b n c"], context_mask: Bool[Tensor, "b n"] | None = None

@@ -16,6 +16,7 @@ from saccade.attention import Mechanism
 from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.nn.decoder import Decoder
+from saccade.nn.positions import Position
 from saccade.nn.transformer import Encoder
 from saccade.shapes import Bool, Float, Tensor
 
@@ -35,6 +36,8 @@ class Transformer(nn.Module):
         norm: `"pre"` or `"post"` (the paper's).
         dropout: share of each sublayer's output that is dropped in training, as in the paper.
         activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
+        normalisation: a name in `saccade.nn.norms.NORMS`: `"layer"` (the paper's), `"rms"` or `"batch"`.
+        position: what places queries and keys of self-attention in both.
 
     Raises:
         ValueError: what `Encoder` or `Decoder` cannot be built with.
@@ -53,12 +56,17 @@ class Transformer(nn.Module):
         norm: Literal["pre", "post"] = "pre",
         dropout: float = 0.0,
         activation: Literal["gelu", "relu"] = "gelu",
+        normalisation: str = "layer",
+        position: Position | None = None,
     ) -> None:
         super().__init__()
         decoder_layers = layers if decoder_layers is None else decoder_layers
-        self.encoder = Encoder(width, heads, layers, hidden, mechanism, norm, dropout, activation)
+        ends = norm, dropout, activation
+        self.encoder = Encoder(
+            width, heads, layers, hidden, mechanism, *ends, normalisation=normalisation, position=position
+        )
         mechanisms = decoder_mechanism, cross_mechanism
-        self.decoder = Decoder(width, heads, decoder_layers, hidden, *mechanisms, norm, dropout, activation)
+        self.decoder = Decoder(width, heads, decoder_layers, hidden, *mechanisms, *ends, normalisation, position)
 
     def forward(
         self,

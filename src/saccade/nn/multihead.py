@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from einops import rearrange
 from torch import nn
+from torch.nn.functional import pad
 
 from saccade.attention import Mechanism, to_mechanism
 from saccade.attention.inputs import validate_key_mask
@@ -18,6 +19,7 @@ from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.attention.weights import implied_weights
 from saccade.errors import must_be, unknown
+from saccade.nn.positions import POSITIONS, Position, carried
 from saccade.shapes import Bool, Float, Tensor
 
 
@@ -59,9 +61,12 @@ class MultiHeadAttention(nn.Module):
         value_dim: dim of one head's values; that of its keys, `width // heads`, if not given.
         bias: whether the projections add a vector.
         layer: the number of the layer in its model, for mechanisms that draw something for each layer.
+        position: what places queries and keys: `"rotary"`, `"alibi"`, or a `Position`. What a method adds to the
+            input is left to whoever embeds the tokens.
 
     Raises:
-        ValueError: sizes that do not divide each other, or an unknown mechanism.
+        ValueError: sizes that do not divide each other, an unknown mechanism or position, or a position that the
+            mechanism cannot carry.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class MultiHeadAttention(nn.Module):
         value_dim: int | None = None,
         bias: bool = True,
         layer: int = 0,
+        position: str | Position | None = None,
     ) -> None:
         super().__init__()
         if heads < 1:
@@ -98,7 +104,9 @@ class MultiHeadAttention(nn.Module):
             {name: _linear(width, math.prod(sizes[name]), bias) for name in self.mechanism.inputs}
         )
         self.output = _linear(heads * value_dim, width, bias)
-        self.layer = self.mechanism.build(heads, head_dim, kv_heads, value_dim, layer)
+        self.position = carried(_named(position, width), self.mechanism)
+        self.value_dim, extra = value_dim, self.position.extra_dims if self.position else 0
+        self.layer = self.mechanism.build(heads, head_dim + extra, kv_heads, value_dim + extra, layer)
 
     def forward(
         self,
@@ -139,11 +147,12 @@ class MultiHeadAttention(nn.Module):
             key_mask = memory.key_mask
             asked = self._projected(x, [name for name in self.projections if name == "q"])
             parts = asked | dict(zip(self._kept, memory.inputs, strict=True))
-        out = self.layer(**arguments(parts), key_mask=key_mask, causal=causal, q_start=q_start, record=record)
+        parts = self._placed(parts, causal, q_start)
+        options = {"key_mask": key_mask, "causal": causal, "q_start": q_start, **self._added(parts, causal, q_start)}
+        out = self.layer(**arguments(parts), **options, record=record)
         if record is not None and "weights" in record:
-            options = {"key_mask": key_mask, "causal": causal, "q_start": q_start}
             record.add("weights", implied_weights(self.layer, parts, **options))
-        return self._merged(out)
+        return self._joined(out)
 
     def memory(self, context: Float[Tensor, "b k c"], key_mask: Bool[Tensor, "b k"] | None = None) -> Memory:
         """The context as queries look at it: projected once, so that a decoding step projects only its token.
@@ -191,9 +200,9 @@ class MultiHeadAttention(nn.Module):
         """
         self._refuse_stream("prefill")
         self._refuse(x, None, causal=True)
-        parts = self._projected(self._hidden(x, key_mask), self.projections)
+        parts = self._placed(self._projected(self._hidden(x, key_mask), self.projections), causal=True)
         out, state = self.layer.prefill(**arguments(parts), key_mask=key_mask)
-        return self._merged(out), AttentionState(state, x.shape[1])
+        return self._joined(out), AttentionState(state, x.shape[1])
 
     def step(
         self, x: Float[Tensor, "b 1 c"], state: AttentionState, key_mask: Bool[Tensor, "b 1"] | None = None
@@ -215,8 +224,9 @@ class MultiHeadAttention(nn.Module):
             constraint = "an AttentionState from initial_state, prefill or step"
             raise TypeError(must_be("state", constraint, type(state).__name__))
         parts = self._projected(self._hidden(x, key_mask), self.projections)
+        parts = self._placed(parts, causal=True, q_start=state.position, k_start=state.position)
         out, after = self.layer.step(**arguments(parts), state=state.layer, key_mask=key_mask)
-        return self._merged(out), AttentionState(after, state.position + 1)
+        return self._joined(out), AttentionState(after, state.position + 1)
 
     @property
     def _kept(self) -> list[str]:
@@ -235,8 +245,26 @@ class MultiHeadAttention(nn.Module):
         heads = self.heads
         return {name: rearrange(self.projections[name](x), "b n (h d) -> b h n d", h=heads[name]) for name in names}
 
-    def _merged(self, out: Float[Tensor, "b h n e"]) -> Float[Tensor, "b n c"]:
-        return self.output(rearrange(out, "b h n e -> b n (h e)"))
+    def _placed(self, parts: dict[str, Tensor], causal: bool, q_start: int = 0, k_start: int = 0) -> dict[str, Tensor]:
+        """The inputs of the layer with queries and keys at their positions; keys may then be kept."""
+        if self.position is None:
+            return parts
+        # Where queries are keys as well, they are placed once.
+        q, k = self.position.on_qk(parts["q"], parts.get("k", parts["q"]), q_start, k_start, causal=causal)
+        placed = {"q": q, "k": k} if "k" in parts else {"q": q}
+        # Only where values are as wide as keys, torch's kernel is fused.
+        return {**parts, **placed, "v": pad(parts["v"], (0, self.position.extra_dims))}
+
+    def _added(self, parts: dict[str, Tensor], causal: bool, q_start: int) -> dict[str, Tensor]:
+        """What the position adds to scores, as a layer takes it."""
+        if self.position is None or not self.position.exact_only:
+            return {}
+        bias = self.position.on_scores(parts["q"], parts["k"], q_start, causal=causal)
+        return {} if bias is None else {"bias": bias}
+
+    def _joined(self, out: Float[Tensor, "b h n e"]) -> Float[Tensor, "b n c"]:
+        """The heads, without what stands behind the values, together."""
+        return self.output(rearrange(out[..., : self.value_dim], "b h n e -> b n (h e)"))
 
     def _refuse(self, x: Tensor | None, context: Tensor | None, causal: bool) -> None:
         for name, tensor in (("x", x), ("context", context)):
@@ -263,6 +291,20 @@ class MultiHeadAttention(nn.Module):
         if not self._claims.streaming:
             reason = "it keeps no state" if self._claims.causal else "its outputs depend on later tokens"
             raise NotImplementedError(f"{self.mechanism} does not claim streaming: {reason}, so it has no {method}")
+
+
+def _named(position: str | Position | None, width: int) -> Position | None:
+    """The position by its name.
+
+    Raises:
+        ValueError: an unknown name, or a method that has nothing to do in attention.
+    """
+    if not isinstance(position, str):
+        return position
+    known = {name for name, kind in POSITIONS.items() if kind.in_attention()}
+    if position not in known:
+        raise ValueError(unknown("position in attention", position, known))
+    return POSITIONS[position](width, 1)
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:

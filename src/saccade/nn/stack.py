@@ -11,10 +11,12 @@ from saccade.attention.mechanism import AttentionLayer
 from saccade.attention.patterns import Pattern
 from saccade.errors import must_be, unknown
 from saccade.nn.multihead import AttentionState, MultiHeadAttention
-from saccade.shapes import Float, Tensor
+from saccade.nn.norms import NORMS, normalised
+from saccade.shapes import Bool, Float, Tensor
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-NORMS = ("pre", "post")
+PLACES = ("pre", "post")
+"""Where a norm stands."""
 
 Mechanisms = str | Mechanism | Pattern | Sequence[str | Mechanism | Pattern]
 """One mechanism for all layers, or a list of them, one a layer."""
@@ -28,14 +30,22 @@ class ResidualLayer(nn.Module, ABC):
         self.pre_norm = norm == "pre"
         self.dropout = nn.Dropout(dropout)
 
-    def before(self, x: Float[Tensor, "b n c"], norm: nn.Module) -> Float[Tensor, "b n c"]:
+    def before(
+        self, x: Float[Tensor, "b n c"], norm: nn.Module, key_mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n c"]:
         """What a sublayer is given."""
-        return norm(x) if self.pre_norm else x
+        return normalised(norm, x, key_mask) if self.pre_norm else x
 
-    def after(self, x: Float[Tensor, "b n c"], out: Float[Tensor, "b n c"], norm: nn.Module) -> Float[Tensor, "b n c"]:
+    def after(
+        self,
+        x: Float[Tensor, "b n c"],
+        out: Float[Tensor, "b n c"],
+        norm: nn.Module,
+        key_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
         """What comes out of a sublayer together with what went in."""
         x = x + self.dropout(out)
-        return x if self.pre_norm else norm(x)
+        return x if self.pre_norm else normalised(norm, x, key_mask)
 
 
 def feed_forward(width: int, hidden: int, activation: Literal["gelu", "relu"]) -> nn.Sequential:
@@ -82,7 +92,7 @@ def one_a_layer(name: str, mechanism: Mechanisms, layers: int) -> Sequence[str |
     return mechanism
 
 
-def check_stack(layers: int, hidden: int, norm: str, dropout: float, activation: str) -> None:
+def check_stack(layers: int, hidden: int, norm: str, dropout: float, activation: str, normalisation: str) -> None:
     """Refuse what no stack can be built with.
 
     Raises:
@@ -91,10 +101,13 @@ def check_stack(layers: int, hidden: int, norm: str, dropout: float, activation:
     for name, value in (("layers", layers), ("hidden", hidden)):
         if value < 1:
             raise ValueError(must_be(name, "at least 1", value))
-    if norm not in NORMS:
-        raise ValueError(unknown("norm", norm, NORMS))
-    if activation not in ACTIVATIONS:
-        raise ValueError(unknown("activation", activation, ACTIVATIONS))
+    for name, value, known in (
+        ("norm", norm, PLACES),
+        ("activation", activation, ACTIVATIONS),
+        ("normalisation", normalisation, NORMS),
+    ):
+        if value not in known:
+            raise ValueError(unknown(name, value, known))
     if not 0 <= dropout < 1:
         raise ValueError(must_be("dropout", "at least 0 and below 1", dropout))
 

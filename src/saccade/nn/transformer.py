@@ -1,7 +1,7 @@
 """The Transformer encoder (Vaswani et al. 2017), with any attention mechanism in each layer.
 
 `norm="post"` is the paper's: normalise after each residual sum. `norm="pre"` normalises before each sublayer and
-once at the end (Xiong et al. 2020), and trains without a long warm-up.
+once at the end (Xiong et al. 2020), and trains without a long warm-up. What normalises is `normalisation`.
 
 Extra tokens are learned vectors in front of the sequence that every token sees and that see every token, so that
 attention which looks at little can pass on what it saw far away (ETC, Ainslie et al. 2020; Big Bird's ETC variant,
@@ -21,6 +21,8 @@ from saccade.attention.patterns import Pattern
 from saccade.attention.record import Record
 from saccade.errors import must_be, whole_number
 from saccade.nn.multihead import AttentionState, MultiHeadAttention
+from saccade.nn.norms import NORMS, normalised, refuse_later_tokens
+from saccade.nn.positions import Position, carried
 from saccade.nn.stack import ResidualLayer, check_stack, check_state, feed_forward, one_a_layer, share, through
 from saccade.shapes import Bool, Float, Tensor
 
@@ -53,12 +55,14 @@ class EncoderLayer(ResidualLayer):
         dropout: float,
         activation: Literal["gelu", "relu"],
         layer: int,
+        normalisation: str = "layer",
+        position: Position | None = None,
     ) -> None:
         super().__init__(norm, dropout)
-        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer)
+        self.attention = MultiHeadAttention(width, heads, mechanism, layer=layer, position=position)
         self.feed_forward = feed_forward(width, hidden, activation)
-        self.attention_norm = nn.LayerNorm(width)
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.attention_norm = NORMS[normalisation](width)
+        self.feed_forward_norm = NORMS[normalisation](width)
 
     def forward(
         self,
@@ -68,26 +72,26 @@ class EncoderLayer(ResidualLayer):
         record: Record | None = None,
     ) -> Float[Tensor, "b n c"]:
         """The input with what it attends to, and then what the feed-forward network makes of it."""
-        source = self.before(x, self.attention_norm)
-        return self._after(x, self.attention(source, key_mask=key_mask, causal=causal, record=record))
+        source = self.before(x, self.attention_norm, key_mask)
+        return self._after(x, self.attention(source, key_mask=key_mask, causal=causal, record=record), key_mask)
 
     def prefill(
         self, x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"] | None = None
     ) -> tuple[Float[Tensor, "b n c"], AttentionState]:
         """The first tokens, and the state behind them."""
-        attended, state = self.attention.prefill(self.before(x, self.attention_norm), key_mask)
-        return self._after(x, attended), state
+        attended, state = self.attention.prefill(self.before(x, self.attention_norm, key_mask), key_mask)
+        return self._after(x, attended, key_mask), state
 
     def step(
         self, x: Float[Tensor, "b 1 c"], state: AttentionState, key_mask: Bool[Tensor, "b 1"] | None = None
     ) -> tuple[Float[Tensor, "b 1 c"], AttentionState]:
         """The next token, and the state behind it."""
-        attended, state = self.attention.step(self.before(x, self.attention_norm), state, key_mask)
-        return self._after(x, attended), state
+        attended, state = self.attention.step(self.before(x, self.attention_norm, key_mask), state, key_mask)
+        return self._after(x, attended, key_mask), state
 
-    def _after(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = self.after(x, attended, self.attention_norm)
-        return self.after(x, self.feed_forward(self.before(x, self.feed_forward_norm)), self.feed_forward_norm)
+    def _after(self, x: Tensor, attended: Tensor, key_mask: Tensor | None) -> Tensor:
+        x, norm = self.after(x, attended, self.attention_norm, key_mask), self.feed_forward_norm
+        return self.after(x, self.feed_forward(self.before(x, norm, key_mask)), norm, key_mask)
 
 
 class Encoder(nn.Module):
@@ -104,14 +108,17 @@ class Encoder(nn.Module):
         activation: of the feed-forward networks, `"gelu"` or `"relu"` (the paper's).
         extra_tokens: learned global tokens that stand in front of the sequence inside the encoder. Through them packed
             sequences hear of each other.
+        normalisation: a name in `saccade.nn.norms.NORMS`: `"layer"` (the paper's), `"rms"` or `"batch"`.
+        position: what places queries and keys in each layer. What it adds to the input is left to whoever embeds the
+            tokens, and a method that does nothing else is left out here.
 
     Attributes:
         mechanisms: the mechanism of each layer, as chosen. Within the layer it stands behind the extra tokens.
         extra: the learned vectors `[extra_tokens c]`, `None` without any. They have no position.
 
     Raises:
-        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, or extra tokens
-            before a mechanism that cannot have them.
+        ValueError: a size, name or share that cannot be, another number of mechanisms than layers, extra tokens
+            before a mechanism that cannot have them, or a position that a mechanism cannot carry.
     """
 
     def __init__(
@@ -125,21 +132,25 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         activation: Literal["gelu", "relu"] = "gelu",
         extra_tokens: int = 0,
+        normalisation: str = "layer",
+        position: Position | None = None,
     ) -> None:
         super().__init__()
         hidden = 4 * width if hidden is None else hidden
-        check_stack(layers, hidden, norm, dropout, activation)
+        check_stack(layers, hidden, norm, dropout, activation, normalisation)
         whole_number("extra_tokens", extra_tokens, 0)
-        self.width, self.extra_tokens = width, extra_tokens
+        self.width, self.extra_tokens, self.normalisation = width, extra_tokens, normalisation
         self.mechanisms = tuple(map(to_mechanism, one_a_layer("mechanism", mechanism, layers)))
+        for each in self.mechanisms:
+            carried(position, each, extra_tokens)
         blocks = [
-            EncoderLayer(width, heads, hidden, each.behind(extra_tokens), norm, dropout, activation, layer)
-            for layer, each in enumerate(self.mechanisms)
+            EncoderLayer(width, heads, hidden, each, norm, dropout, activation, layer, normalisation, position)
+            for layer, each in enumerate(spec.behind(extra_tokens) for spec in self.mechanisms)
         ]
         share(block.attention for block in blocks)
         self.layers = nn.ModuleList(blocks)
         # After the last residual sum, where pre-norm alone would leave the output without a norm.
-        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+        self.norm = NORMS[normalisation](width) if norm == "pre" else nn.Identity()
         # As large as embedded tokens, among which they stand. Drawn last: the other weights are as without them.
         self.extra = nn.Parameter(torch.randn(extra_tokens, width)) if extra_tokens else None
 
@@ -161,12 +172,14 @@ class Encoder(nn.Module):
                 them: `[b h extra+n extra+n]`.
 
         Raises:
-            ValueError: another width, or `causal` with a mechanism that does not claim it.
+            ValueError: another width, `causal` with a mechanism that does not claim it, or while training with a
+                normalisation that sees later tokens.
         """
-        x, key_mask = self._behind_extra(*self._hidden(x, key_mask))
+        refuse_later_tokens(self.normalisation, causal, self.training)
+        x, live = self._behind_extra(*self._hidden(x, key_mask))
         for layer in self.layers:
-            x = layer(x, key_mask, causal, record)
-        return self.norm(x[:, self.extra_tokens :])
+            x = layer(x, live, causal, record)
+        return normalised(self.norm, x[:, self.extra_tokens :], key_mask)
 
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
@@ -201,10 +214,11 @@ class Encoder(nn.Module):
             NotImplementedError: a mechanism does not claim `streaming`.
             ValueError: another width, or a mask that does not fit.
         """
+        refuse_later_tokens(self.normalisation, causal=True, training=self.training)
         length = x.shape[1]
-        x, key_mask = self._behind_extra(*self._hidden(x, key_mask))
-        out, states = through(self.layers, lambda layer, number, x: layer.prefill(x, key_mask), x)
-        return self.norm(out[:, self.extra_tokens :]), EncoderState(states, length)
+        x, live = self._behind_extra(*self._hidden(x, key_mask))
+        out, states = through(self.layers, lambda layer, number, x: layer.prefill(x, live), x)
+        return normalised(self.norm, out[:, self.extra_tokens :], key_mask), EncoderState(states, length)
 
     def step(
         self, x: Float[Tensor, "b 1 c"], state: EncoderState, key_mask: Bool[Tensor, "b 1"] | None = None
@@ -221,9 +235,10 @@ class Encoder(nn.Module):
             ValueError, TypeError: another width, more or fewer tokens than one, or a state of something else.
         """
         check_state(state, EncoderState, len(self.layers))
+        refuse_later_tokens(self.normalisation, causal=True, training=self.training)
         x, key_mask = self._hidden(x, key_mask)
         out, states = through(self.layers, lambda layer, number, x: layer.step(x, state.layers[number], key_mask), x)
-        return self.norm(out), EncoderState(states, state.position + 1)
+        return normalised(self.norm, out, key_mask), EncoderState(states, state.position + 1)
 
     def _hidden(self, x: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The input with zeros behind the mask."""

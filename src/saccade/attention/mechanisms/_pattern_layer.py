@@ -70,10 +70,11 @@ class PatternLayer(AttentionLayer):
         causal: bool = False,
         q_start: int = 0,
         record: Record | None = None,
+        bias: Float[Tensor, "#b h #q #k"] | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """`attend` under the pattern."""
         pattern = self.causal_pattern if causal else self.pattern
-        return attend(q, k, v, pattern, key_mask=key_mask, q_start=q_start)
+        return attend(q, k, v, pattern, key_mask=key_mask, q_start=q_start, bias=bias)
 
     def initial_state(
         self, batch: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None

@@ -91,6 +91,7 @@ class MixedLayer(AttentionLayer):
         causal: bool = False,
         q_start: int = 0,
         record: Record | None = None,
+        bias: Float[Tensor, "#b h #q #k"] | None = None,
     ) -> Float[Tensor, "b h q e"]:
         """Each part on its heads, side by side."""
         if self._any_reads("k"):
@@ -100,7 +101,10 @@ class MixedLayer(AttentionLayer):
             validate_one_sequence(q, k, v, key_mask, q_start, one)  # pyright: ignore[reportArgumentType]
         sections = self._sections(q, k, v)
         options = key_mask, causal, q_start, record
-        return torch.cat([part(*section, *options) for part, section in zip(self.parts, sections, strict=True)], 1)
+        # Only parts that are exact take a bias.
+        biases = [{} for _ in self.heads] if bias is None else [{"bias": own} for own in bias.split(self.heads, 1)]
+        calls = zip(self.parts, sections, biases, strict=True)
+        return torch.cat([part(*section, *options, **own) for part, section, own in calls], 1)
 
     def _sections(self, *tensors: Tensor | None) -> list[tuple[Any, Any, Any]]:
         """The queries, keys and values of each part, as views; `None` for what it does not read.
