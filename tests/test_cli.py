@@ -207,6 +207,7 @@ def test_show_positions(capsys, tmp_path):
     path = tmp_path / "p.png"
     assert run(["show", "positions", "alibi", "--out", str(path)]) == 0
     assert path.read_bytes()[:4] == b"\x89PNG"
+    assert capsys.readouterr().out == f"wrote {path}\n"
     assert "already exists" in refused(capsys, "show", "positions", "--out", path)
     assert "did you mean 'rotary'" in refused(capsys, "show", "positions", "rotari")
     assert "--causal is not for positions" in refused(capsys, "show", "positions", "--causal")

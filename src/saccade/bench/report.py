@@ -127,7 +127,7 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
     shape = f"{model.layers} layers, width {model.width}, {model.heads} heads, hidden {model.hidden}"
     steps = f"{training.steps} steps of {training.batch_size}, learning rate {training.learning_rate:g}"
     return {
-        "model": f"{shape}, {model.position} positions",
+        "model": f"{shape}, {model.position} positions, {model.normalisation} norms ({model.norm})",
         "training": f"{steps}, {training.precision}, seed {training.seed} (data: seed {recipe.data.seed})",
         "machine": place(),
         "versions": ", ".join(f"{name} {version}" for name, version in made_with.items()),

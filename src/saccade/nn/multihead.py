@@ -257,7 +257,7 @@ class MultiHeadAttention(nn.Module):
 
     def _added(self, parts: dict[str, Tensor], causal: bool, q_start: int) -> dict[str, Tensor]:
         """What the position adds to scores, as a layer takes it."""
-        if self.position is None or not self.position.exact_only:
+        if self.position is None or not self.position.in_scores():
             return {}
         bias = self.position.on_scores(parts["q"], parts["k"], q_start, causal=causal)
         return {} if bias is None else {"bias": bias}

@@ -24,7 +24,7 @@ def draw_positions(views: Views, console: Console) -> None:
         for line in by_distance(view, unicode):
             console.print(Text(line))
         console.print()
-    for note in views.notes[1:]:
+    for note in ("Of the channels some; the fuller, the higher.", *views.notes[1:]):
         console.print(Text(note))
 
 

@@ -40,7 +40,6 @@ class ALiBi(Position):
     """Scores fall with the distance: no parameter, and any length up to 2^24 works, whatever `max_length` says."""
 
     extra_dims = 4
-    exact_only = True
 
     def __init__(self, width: int, max_length: int) -> None:
         super().__init__()

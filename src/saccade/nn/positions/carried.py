@@ -38,7 +38,7 @@ def check_carried(kind: type[Position], mechanism: Mechanism, extra_tokens: int 
     if extra_tokens:
         constraint = f"0 for {name} positions, as extra tokens have no distance from anything"
         raise ValueError(must_be("extra_tokens", constraint, extra_tokens))
-    if kind.exact_only and not claims.exact:
+    if kind.in_scores() and not claims.exact:
         constraint = f"full, a pattern or another that claims exact, as {name} positions add to scores"
         raise ValueError(must_be("mechanism", constraint, str(mechanism)))
     if "q" not in reads or not ("k" in reads or claims.shared_qk):

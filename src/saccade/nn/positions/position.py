@@ -23,11 +23,9 @@ class Position(nn.Module, ABC):
 
     Attributes:
         extra_dims: numbers that `on_qk` puts in front of each query and key.
-        exact_only: whether it changes scores, so that the mechanism must make a softmax of them (its claim `exact`).
     """
 
     extra_dims: ClassVar[int] = 0
-    exact_only: ClassVar[bool] = False
 
     def on_input(self, x: Float[Tensor, "b n c"], start: int = 0) -> Float[Tensor, "b n c"]:
         """The embedded tokens with their positions.
@@ -78,4 +76,9 @@ class Position(nn.Module, ABC):
     @classmethod
     def in_attention(cls) -> bool:
         """Whether it has something to do in each layer."""
-        return cls.on_qk is not Position.on_qk or cls.on_scores is not Position.on_scores
+        return cls.on_qk is not Position.on_qk or cls.in_scores()
+
+    @classmethod
+    def in_scores(cls) -> bool:
+        """Whether it adds to scores, so that the mechanism must make a softmax of them (its claim `exact`)."""
+        return cls.on_scores is not Position.on_scores
