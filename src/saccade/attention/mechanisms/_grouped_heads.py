@@ -1,12 +1,17 @@
-"""Sums by features for tensors with heads, where the queries of a group share the sums of their key head.
+"""Key heads, each with the group of query heads that it serves; sums by features, which a group shares.
 
-Cost: that of `_feature_map.py`; no key is copied for the queries of its group.
+Cost: that of `_feature_map.py`; no key is copied for the queries of its group, but by `for_queries`.
 """
 
 from einops import rearrange
 
 from saccade.attention.mechanisms._feature_map import FeatureMap, Sums, asked, sums_of
 from saccade.shapes import Bool, Float, Tensor
+
+
+def for_queries(x: Float[Tensor, "b g ..."], heads: int) -> Float[Tensor, "b h ..."]:
+    """Each key head once for every query head of its group; itself where there are as many."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
 
 
 def real_keys(key_mask: Bool[Tensor, "b k"] | None, k: Float[Tensor, "b g k d"]) -> Float[Tensor, "m k 1"] | None:

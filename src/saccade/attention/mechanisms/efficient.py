@@ -15,11 +15,12 @@ from torch.nn.functional import pad
 
 from saccade.attention.backends._tiles import LOG2E
 from saccade.attention.inputs import needed, validate
-from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
-from saccade.attention.mechanisms._efficient.features import Running, Softmaxed, lowest, shift_of, summed
+from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanisms._efficient.asked import asked
+from saccade.attention.mechanisms._efficient.features import Running, lowest, shift_of, summed
 from saccade.attention.mechanisms._efficient.running import chunk_of, running_softmax, whole
-from saccade.attention.mechanisms._feature_map import ROWS, Sums
-from saccade.attention.mechanisms._grouped_heads import ask
+from saccade.attention.mechanisms._feature_map import ROWS
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
 from saccade.claims import Claims
@@ -116,30 +117,23 @@ def _added(state: Running, k: Float[Tensor, "b g 1 d"], v: Float[Tensor, "b g 1 
 
 
 def _asked(q: Float[Tensor, "b h q d"], sums: Running) -> Float[Tensor, "b h q e"]:
-    """What the features of each query attend to, weighted; all of them weigh nothing where there are no keys."""
-    seen = sums.z > 0
-    means = sums.s / torch.where(seen, sums.z, 1)
-    return ask(q, Sums(means, seen.to(q.dtype)), Softmaxed())
+    """What the features of each query attend to, weighted; nothing where there are no keys."""
+    return asked(q, sums.s / torch.where(sums.z > 0, sums.z, 1))
 
 
 def _causal(
     q: Float[Tensor, "b h q d"], k: Float[Tensor, "b g k d"], v: Float[Tensor, "b g k e"], q_start: int
 ) -> Float[Tensor, "b h q e"]:
     """Queries with the keys up to their own positions. Keys before `q_start` enter as sums."""
-    group, end = q.shape[1] // k.shape[1], q_start + q.shape[2]
+    heads, end = q.shape[1], q_start + q.shape[2]
     if (missing := end - k.shape[2]) > 0:  # queries behind the last key see all keys
         k, v = pad(k, (0, 0, 0, missing), value=-math.inf), pad(v, (0, 0, 0, missing))
     earlier = _summed(k[:, :, :q_start], v[:, :, :q_start]) if q_start else None
     k, v = (x[:, :, q_start:end] for x in (k, v))
     if earlier is not None:
-        earlier = Running(*(_for_queries(x, group).flatten(0, 1) for x in earlier))
-    k, v = (_for_queries(x, group).flatten(0, 1) for x in (k, v))
+        earlier = Running(*(for_queries(x, heads).flatten(0, 1) for x in earlier))
+    k, v = (for_queries(x, heads).flatten(0, 1) for x in (k, v))
     return running_softmax(q.flatten(0, 1), k, v, earlier).unflatten(0, q.shape[:2])
-
-
-def _for_queries(x: Float[Tensor, "b g k d"], group: int) -> Float[Tensor, "b h k d"]:
-    """Key heads, each once for every query head."""
-    return x if group == 1 else x.repeat_interleave(group, 1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,10 +208,10 @@ class EfficientAttention(Mechanism):
         """Keys times values, queries times their means; causally also the pairs within chunks."""
         kv_heads, value_dim = check_sizes(heads, head_dim, kv_heads, value_dim)
         sizes = n_q, n_k, heads, kv_heads, head_dim, value_dim
-        moved, sums = tensor_bytes(*sizes), head_dim * (value_dim + 1)
+        moved, inputs = tensor_bytes(*sizes), n_q * heads * head_dim + n_k * kv_heads * (head_dim + value_dim)
         if not causal:
-            flops = 2 * (kv_heads * n_k * head_dim * value_dim + heads * n_q * sums)
-            kept = kept_bytes(*sizes) + kv_heads * (8 * sums + head_dim)  # means, sums, and which there are
+            flops = 2 * (kv_heads * n_k + heads * n_q) * head_dim * value_dim
+            kept = 4 * inputs + kv_heads * head_dim * (8 * value_dim + 5)  # means, sums, and which there are
             return Cost(flops, 0, moved, kept=kept)
         n, chunk, cuts = whole(n_q), chunk_of(n_q), -(-n_q // ROWS)
         pairs, states = heads * n * chunk, head_dim * (value_dim + 2)

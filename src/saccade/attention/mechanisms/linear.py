@@ -19,7 +19,7 @@ from saccade.attention.inputs import hide, needed, validate, validate_built
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, kept_bytes, tensor_bytes
 from saccade.attention.mechanisms._causal_features import causal_by_features
 from saccade.attention.mechanisms._feature_map import CHUNK, ROWS, FeatureMap, Sums, sums_of
-from saccade.attention.mechanisms._grouped_heads import ask, real_keys, sum_keys
+from saccade.attention.mechanisms._grouped_heads import ask, for_queries, real_keys, sum_keys
 from saccade.attention.mechanisms._linear.maps import MAPS, POSITIVE, Dpfp
 from saccade.attention.record import Record
 from saccade.attention.states import state_dtype, validate_initial, validate_prefill, validate_state, validate_step
@@ -150,13 +150,12 @@ def _causal(
     least: float,
 ) -> Float[Tensor, "b h q e"]:
     """Queries with the keys up to their own positions. Keys before `q_start` enter as sums."""
-    group, end = q.shape[1] // k.shape[1], q_start + q.shape[2]
+    heads, end = q.shape[1], q_start + q.shape[2]
     if (missing := end - k.shape[2]) > 0:  # queries behind the last key see all keys
         key_mask = k.new_ones(k.shape[0], k.shape[2], dtype=torch.bool) if key_mask is None else key_mask
         k, v, key_mask = pad(k, (0, 0, 0, missing)), pad(v, (0, 0, 0, missing)), pad(key_mask, (0, missing))
-    real = real_keys(key_mask, k)
-    real = None if real is None else real.repeat_interleave(group, 0)
-    k, v = (_flat(x) if group == 1 else _flat(x).repeat_interleave(group, 0) for x in (k, v))
+    k, v = (for_queries(x, heads) for x in (k, v))
+    real, k, v = real_keys(key_mask, k), _flat(k), _flat(v)
     earlier = None
     if q_start:
         before = None if real is None else real[:, :q_start]

@@ -15,6 +15,7 @@ import torch
 
 from saccade.attention.inputs import live_lengths, needed, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.attention.mechanisms._lsh.buckets import attend_sorted, bucket_in_chunks, first_seen, sort_rows
 from saccade.attention.mechanisms._lsh.compiled import compiled
 from saccade.attention.mechanisms._lsh.hashing import digits, hashed, rotations
@@ -194,8 +195,7 @@ def _shown(x: Float[Tensor, "b h n d"], key_mask: Bool[Tensor, "b n"] | None) ->
 def _asked(q: Float[Tensor, "b h 1 d"], state: Hashed, met: Float[Tensor, "b h 1 n"]) -> Float[Tensor, "b h 1 e"]:
     """A softmax over what is met, each key as often as it is met."""
     scores = q @ state.keys.mT / math.sqrt(q.shape[3]) + met.log()
-    values = state.values.repeat_interleave(q.shape[1] // state.values.shape[1], 1)
-    return scores.softmax(-1) @ values
+    return scores.softmax(-1) @ for_queries(state.values, q.shape[1])
 
 
 @dataclass(frozen=True, repr=False)

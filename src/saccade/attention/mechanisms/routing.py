@@ -16,11 +16,12 @@ from torch import Tensor
 
 from saccade.attention.inputs import live_lengths, needed, validate_built, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.attention.mechanisms._routing.clusters import even_pairs, nearest, width
 from saccade.attention.mechanisms._routing.compiled import compiled
 from saccade.attention.mechanisms._routing.gathered import Routed, Routes, routed
 from saccade.attention.mechanisms._routing.normalised import normalised
-from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attended, for_each
+from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attended
 from saccade.attention.record import Record
 from saccade.attention.seeds import generator_of
 from saccade.attention.states import state_dtype, validate_initial, validate_state
@@ -89,10 +90,10 @@ class RoutingLayer(AttentionLayer):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Inputs that are zero where hidden, each with as many heads as the queries."""
         hidden = None if key_mask is None else ~key_mask[:, None, :, None]
-        q, v = (x if hidden is None else x.masked_fill(hidden, 0) for x in (q, for_each(v, self.heads)))
+        q, v = (x if hidden is None else x.masked_fill(hidden, 0) for x in (q, for_queries(v, self.heads)))
         if k is None or self.spec.shared_qk:
             return q, None, v
-        k = for_each(k, self.heads)
+        k = for_queries(k, self.heads)
         return q, k if hidden is None else k.masked_fill(hidden, 0), v
 
     def _routed(
@@ -212,7 +213,7 @@ class RoutingLayer(AttentionLayer):
         mask = torch.ones(len(q), q.shape[2], dtype=torch.bool, device=q.device) if key_mask is None else key_mask
         keys, values = (x.to(wide).masked_fill(~mask[:, None, :, None], 0) for x in (keys, v))
         unit = normalised(keys)
-        clusters = self._nearest(for_each(unit, self.heads), mask).int()
+        clusters = self._nearest(for_queries(unit, self.heads), mask).int()
         return RoutedKeys(unit if self.spec.scores == "normalised" else keys, values, clusters, mask.clone())
 
     def extra_repr(self) -> str:

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 
 from saccade.attention.inputs import validate_built, validate_one_sequence
 from saccade.attention.mechanism import AttentionLayer, Cost, Mechanism, check_sizes, tensor_bytes
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.attention.mechanisms._sinkhorn.sorted_blocks import attend_sorted
 from saccade.attention.mechanisms._sinkhorn.sorted_state import Sorted, nothing, sizes_of
 from saccade.attention.mechanisms._sinkhorn.sorting import (
@@ -26,7 +27,6 @@ from saccade.attention.mechanisms._sinkhorn.sorting import (
     gumbel,
     pooled,
     seen,
-    shared,
     turned,
 )
 from saccade.attention.record import Record
@@ -108,7 +108,7 @@ class SinkhornLayer(AttentionLayer):
         """How well block j would stand in place i."""
         asking = pooled(blocks.q, blocks.real, up_to_first=causal)
         if self.net is not None:
-            keys = shared(pooled(blocks.k, blocks.real, up_to_first=causal), asking.shape[1])
+            keys = for_queries(pooled(blocks.k, blocks.real, up_to_first=causal), asking.shape[1])
             asking = torch.cat([asking, keys], 3)
         return self._asked(asking, blocks.k, blocks.real)
 
@@ -118,7 +118,7 @@ class SinkhornLayer(AttentionLayer):
         """What pooled blocks make of each block: the net's logits, or dot products with its pooled keys."""
         if self.net is not None:
             return asking @ self.net[:, :, : k.shape[2]].to(asking.dtype)
-        return asking @ shared(pooled(k, real), asking.shape[1]).mT / math.sqrt(asking.shape[3])
+        return asking @ for_queries(pooled(k, real), asking.shape[1]).mT / math.sqrt(asking.shape[3])
 
     def _attended(self, blocks: Blocks, order: Float[Tensor, "b h s j"], causal: bool) -> Float[Tensor, "m j t e"]:
         """The softmax, over all heads of all examples."""
@@ -127,7 +127,7 @@ class SinkhornLayer(AttentionLayer):
         if blocks.real is not None:
             real = blocks.real.repeat_interleave(heads, 0)
             mass = torch.bmm(order, real)
-        q, k, v = (shared(x, heads).flatten(0, 1) for x in blocks[:3])
+        q, k, v = (for_queries(x, heads).flatten(0, 1) for x in blocks[:3])
         return attend_sorted(q, k, v, order, mass, real, causal, cut=self.spec.sort_cut is not None)
 
     def initial_state(
@@ -189,7 +189,7 @@ class SinkhornLayer(AttentionLayer):
 
     def _total(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> Float[Tensor, "b h f"]:
         """The sum of queries, and of keys where blocks are pooled with them."""
-        summed = [q] if self.net is None else [q, shared(k, self.heads)]
+        summed = [q] if self.net is None else [q, for_queries(k, self.heads)]
         if key_mask is not None:
             summed = [x.masked_fill(~key_mask[:, None, :, None], 0) for x in summed]
         return torch.cat([x.to(state_dtype(q.dtype)).sum(2) for x in summed], 2)

@@ -1,4 +1,4 @@
-"""The two softmaxes of efficient attention as feature maps, and its sums over keys.
+"""The softmax over positions as a feature map, and its sums over keys; the slope of the softmax over features.
 
 A softmax over positions is an exponential, shifted so that the largest of each feature is 1, over its sum. Exponents
 are kept in units of log2, as `exp2` is three times as fast as `exp`; a shift is what they are moved by, minus the
@@ -26,24 +26,6 @@ class Running(NamedTuple):
     peak: Float[Tensor, "*m d 1"]
     z: Float[Tensor, "*m d 1"]
     s: Float[Tensor, "*m d e"]
-
-
-class Softmaxed(FeatureMap):
-    """A softmax over the features of each vector."""
-
-    def size(self, dim: int) -> int:
-        """One feature for each number."""
-        return dim
-
-    def features(self, work: Workspace, name: str, x: Float[Tensor, "m n d"], cut: Cut) -> Float[Tensor, "m n d"]:
-        """They sum to 1."""
-        return torch.softmax(x, -1, out=work.take(name, *x.shape))
-
-    def slope(
-        self, x: Float[Tensor, "m n d"], phi: Float[Tensor, "m n d"], grad: Float[Tensor, "m n d"], cut: Cut
-    ) -> Float[Tensor, "m n d"]:
-        """That of a softmax."""
-        return softmax_slope(phi, grad)
 
 
 class Exponential(FeatureMap):

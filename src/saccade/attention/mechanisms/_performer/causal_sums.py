@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.attention.mechanisms._feature_map import Sums, cuts, room
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.attention.mechanisms._performer.positive_features import PositiveFeatures, least, lowest
 from saccade.attention.mechanisms._performer.shifted_sums import ShiftedSums, no_sums
 from saccade.attention.mechanisms._scaled_sums import Scales, causal_scaled
@@ -34,10 +35,10 @@ def causal_sums(
         earlier: sums over keys before all of these.
         directions: of each key head.
     """
-    (b, h), group = q.shape[:2], q.shape[1] // k.shape[1]
+    b, h = q.shape[:2]
     earlier = no_sums(b, k.shape[1], directions.shape[1], v.shape[3], like=v) if earlier is None else earlier
     key, row = running_scales(k.detach(), key_mask, earlier.shift, PositiveFeatures(directions, k.shape[1], b))
-    rows = (each.repeat_interleave(group, 1) if group > 1 else each for each in (k, v, key, row, *earlier[:2]))
+    rows = (for_queries(each, h) for each in (k, v, key, row, *earlier[:2]))
     k, v, key, row, s, z = (each.flatten(0, 1) for each in rows)
     maps = PositiveFeatures(directions, h, b), PositiveFeatures(directions, h, b, of_keys=True)
     scales = Scales(key, row[:, 1:], row[:, :1])

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from saccade.attention.mechanisms._causal_features import causal_by_features
 from saccade.attention.mechanisms._feature_map import FeatureMap, Sums
-from saccade.attention.mechanisms._grouped_heads import real_keys, sum_keys
+from saccade.attention.mechanisms._grouped_heads import for_queries, real_keys, sum_keys
 from saccade.attention.mechanisms._rfa.gates import Fades
 from saccade.attention.mechanisms._scaled_sums import causal_scaled
 from saccade.shapes import Bool, Float, Tensor
@@ -53,12 +53,10 @@ class Tokens(NamedTuple):
         k, v = (pad(x, (0, 0, 0, missing)) for x in (self.k, self.v))
         return Tokens(k, v, pad(mask, (0, missing)), fades)
 
-    def for_each(self, group: int) -> "Tokens":
-        """The same for every query head by itself, `group` of them for each key head."""
-        if group == 1:
-            return self
-        k, v = (x.repeat_interleave(group, 1) for x in (self.k, self.v))
-        fades = None if self.fades is None else Fades(*(x.repeat_interleave(group, 1) for x in self.fades))
+    def for_queries(self, heads: int) -> "Tokens":
+        """The same for every query head by itself."""
+        k, v = for_queries(self.k, heads), for_queries(self.v, heads)
+        fades = None if self.fades is None else Fades(*(for_queries(x, heads) for x in self.fades))
         return Tokens(k, v, self.key_mask, fades)
 
 
@@ -77,7 +75,7 @@ def causal(
     q: Float[Tensor, "b h q d"], tokens: Tokens, q_start: int, phi: FeatureMap, least: float
 ) -> Float[Tensor, "b h q e"]:
     """Queries with the tokens up to their own positions. Those before `q_start` enter as sums."""
-    tokens = tokens.up_to(q_start + q.shape[2]).for_each(q.shape[1] // tokens.k.shape[1])
+    tokens = tokens.up_to(q_start + q.shape[2]).for_queries(q.shape[1])
     before, own = tokens.part(slice(0, q_start)), tokens.part(slice(q_start, None))
     earlier = Sums(*(each.flatten(0, 1) for each in summed(before, phi))) if q_start else None
     given = q.flatten(0, 1), own.k.flatten(0, 1), own.v.flatten(0, 1), own.real

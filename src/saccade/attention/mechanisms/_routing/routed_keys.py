@@ -6,6 +6,7 @@ Cost: a step reads and copies all tokens, so n of them take O(n^2).
 import math
 from typing import NamedTuple
 
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.shapes import Bool, Float, Int, Tensor
 
 
@@ -35,11 +36,8 @@ def attended(
     if window is not None:
         earlier &= earlier.flip(-1).cumsum(-1).flip(-1) < window
     earlier[..., -1] = state.key_mask[:, None, -1]
-    scores = (q @ for_each(state.keys, heads).mT).masked_fill(~earlier[:, :, None], -math.inf) / math.sqrt(q.shape[3])
+    scores = (q @ for_queries(state.keys, heads).mT).masked_fill(~earlier[:, :, None], -math.inf) / math.sqrt(
+        q.shape[3]
+    )
     weights = scores.softmax(-1).masked_fill(~earlier[:, :, None], 0)
-    return weights @ for_each(state.values, heads)
-
-
-def for_each(x: Float[Tensor, "b g n d"], heads: int) -> Float[Tensor, "b h n d"]:
-    """Heads repeated for the query heads that read them."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
+    return weights @ for_queries(state.values, heads)

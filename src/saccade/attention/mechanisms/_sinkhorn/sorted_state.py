@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from saccade.attention.mechanisms._grouped_heads import for_queries
 from saccade.attention.mechanisms._key_values import EVERYTHING, KeyValues, joined, key_values
 from saccade.attention.mechanisms._sinkhorn.sorting import normalised
 from saccade.shapes import Bool, Float, Tensor
@@ -74,8 +75,7 @@ class Sorted(NamedTuple):
     def asked(self, q: Float[Tensor, "b h 1 d"], block: int) -> Float[Tensor, "b h 1 e"]:
         """The softmax over the sorted block and the present one, as far as it goes."""
         begin = (self.length - 1) // block * block
-        group = q.shape[1] // self.keys.shape[1]
-        own = (x[:, :, begin:].repeat_interleave(group, 1) for x in self[:2])
+        own = (for_queries(x[:, :, begin:], q.shape[1]) for x in self[:2])
         keys, values = (torch.cat(pair, 2) for pair in zip((self.sorted_keys, self.sorted_values), own, strict=True))
         tiny = torch.finfo(self.mass.dtype).tiny
         shift = _never_zero(self.mass).log().masked_fill(self.mass < tiny, -math.inf)

@@ -62,11 +62,6 @@ def blocks_of(
     return Blocks(q, k, v, None if real is None else pad(real, (0, fill)).unflatten(1, (-1, size)))
 
 
-def shared(x: Float[Tensor, "b g ..."], heads: int) -> Float[Tensor, "b h ..."]:
-    """Each key head once for each of its query heads."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
-
-
 def seen(blocks: Blocks, causal: bool) -> Bool[Tensor, "#b 1 i j"]:
     """Which blocks may stand where: those with a real token. Causally those before, as far as is known by then."""
     live = blocks.live[:, None]
