@@ -4,6 +4,8 @@ import torch
 
 from saccade.attention.record import Record
 from saccade.nn import Encoder
+from saccade.nn.auxiliary import with_auxiliary
+from saccade.nn.losses import Loss
 from saccade.training import TrainingSettings
 
 MECHANISMS = [
@@ -12,10 +14,11 @@ MECHANISMS = [
     "sinkhorn(block=5, gumbel=0)",
     "linformer(rank=4, max_length=40, sharing='layerwise')",
     "compressed",
+    "performer(features=6, redraw=2)",
     "linformer(rank=4, max_length=40, sharing='layerwise')",
     "mixed([('routing(clusters=3, shared_qk=True)', 1), ('full(score=\\'additive\\')', 1)])",
 ]
-SETTINGS = TrainingSettings(steps=4, learning_rate=0.01)
+SETTINGS = TrainingSettings(steps=4, learning_rate=0.01, accumulate=2)
 
 
 def model():
@@ -35,4 +38,5 @@ def batches(start):
 def loss(model, batch):
     record, (x, key_mask) = Record("losses"), batch
     out = model(x, key_mask, record=record)
-    return sum(record["losses"], start=(out - x.flip(1)).square().mean())
+    errors = (out - x.flip(1)).square().mean(2)[key_mask]
+    return with_auxiliary(Loss(errors.sum(), torch.tensor(len(errors))), record["losses"])

@@ -32,13 +32,13 @@ def contents(folder):
 
 def test_everything_written_is_restored(accelerator, toy, tmp_path, unchecked):
     model, optimizer = prepare(accelerator, toy.model())
-    toy.loss(model, next(toy.batches(0))).backward()
+    toy.loss(model, next(toy.batches(0))).mean.backward()
     optimizer.step()
     best = {"w": torch.randn(3, 5)}
     write(accelerator, tmp_path, Progress(7, 5, 0.25, best))
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     drawn = [torch.rand(3), random.random(), numpy.random.random()]
-    toy.loss(model, next(toy.batches(1))).backward()
+    toy.loss(model, next(toy.batches(1))).mean.backward()
     optimizer.step()
 
     progress = restore(accelerator, tmp_path)
@@ -118,7 +118,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from conftest import Toy
+from small_toy import Toy
 from saccade.training import TrainingSettings, train
 
 def on_step(step, loss, seconds):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saccade.attention import AttentionLayer, after_step
+from saccade.nn.losses import Loss, cross_entropy
 from saccade.training import Interrupted, TrainingSettings, loop, train
 
 SETTINGS = TrainingSettings(steps=11, batch_size=5, checkpoint_every=4, log_every=3, learning_rate=0.05)
@@ -66,7 +67,7 @@ def test_a_step_is_adamw_on_a_clipped_gradient_with_the_scheduled_rate(toy):
     )
     for batch, rate in zip(toy.batches(0), [0.05, 0.1, 0.05], strict=False):
         optimizer.zero_grad()
-        toy.loss(twin, batch).backward()
+        toy.loss(twin, batch).mean.backward()
         norm = torch.cat([weight.grad.flatten() for weight in twin.parameters()]).norm()
         for weight in twin.parameters():
             weight.grad *= 0.01 / norm
@@ -182,7 +183,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(toy, tmp_
 
     def loss(model, batch):
         calls.append(batch)
-        return toy.loss(model, batch) * (float("nan") if len(calls) == 6 else 1)
+        found = toy.loss(model, batch)
+        return found._replace(sum=found.sum * (float("nan") if len(calls) == 6 else 1))
 
     model = toy.model()
     with pytest.raises(FloatingPointError) as caught:
@@ -197,7 +199,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(toy, tmp_
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(toy):
     def loss(model, batch):
-        return (model(batch[0]).sum() * 0).abs().sqrt()
+        return Loss((model(batch[0]).sum() * 0).abs().sqrt(), torch.tensor(1))
 
     model = toy.model()
     with pytest.raises(FloatingPointError, match=r"gradient norm must be finite, got nan at step 1 .*no checkpoint"):
@@ -232,7 +234,7 @@ def test_precisions_follow_each_other_in_one_process_and_leave_no_trace(toy):
         def loss(model, batch, outside=outside):
             out = model(batch[0])
             outside.append(out.dtype)
-            return torch.nn.functional.cross_entropy(out, batch[1])
+            return cross_entropy(out, batch[1])
 
         hook = model[0].register_forward_hook(lambda *call, inside=inside: inside.append(call[2].dtype))
         train(model, loss, toy.batches, TrainingSettings(steps=3, precision=precision), quiet=True)

@@ -1,116 +1,77 @@
+"""Two processes equal one with the same global batch."""
+
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import mechanism_toy
+import processes
 import pytest
 import torch
 
-from saccade.training import TrainingSettings, train
+from saccade.training import train
 from saccade.training.process import on_cpu, process_state
 
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import torch
-sys.path.insert(0, sys.argv[1])
-from conftest import Toy
-from saccade.training import Interrupted, TrainingSettings, train
-from saccade.training.process import process_state
 
-out = Path(sys.argv[2])
-rank = int(os.environ["RANK"])
-settings = TrainingSettings(steps=5, learning_rate=0.05)
-
-def on_step(step, loss, seconds):
-    if step == 3 and rank == 1:
-        os.kill(os.getpid(), signal.SIGINT)
-
-def run(resume, on_step):
-    toy = Toy()
-    model = toy.model()
-    model[1].p = 0.0
-    train(model, toy.loss, toy.batches, settings, out, resume=resume, on_step=on_step, quiet=True)
-    return model
-
-try:
-    run(False, on_step)
-except Interrupted as stop:
-    out.with_name(f"stopped-{rank}").write_text(str(stop.step))
-model = run(True, None)
-torch.save(model.state_dict(), out.with_name(f"weights-{rank}.pt"))
-torch.distributed.destroy_process_group()
-"""
-
-MECHANISMS = """
-import os, sys
-from pathlib import Path
-import torch
-sys.path.insert(0, sys.argv[1])
-import mechanism_toy
-from saccade.training import train
-
-model = mechanism_toy.model()
-train(model, mechanism_toy.loss, mechanism_toy.batches, mechanism_toy.SETTINGS, quiet=True)
-torch.save(model.state_dict(), Path(sys.argv[2]).with_name(f"weights-{os.environ['RANK']}.pt"))
-torch.distributed.destroy_process_group()
-"""
-
-
-def in_two_processes(script, tmp_path):
-    """Run a script that writes `weights-0.pt` and `weights-1.pt` beside the folder of its run."""
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    alone = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two processes found."""
+    out = tmp_path_factory.mktemp("processes")
+    # Of its flags this one starts several processes. Without a GPU they use gloo on the CPU.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
     local = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     done = subprocess.run(
-        [*command, str(tmp_path / "script.py"), os.path.dirname(__file__), str(tmp_path / "run")],
-        env={**os.environ, **alone, **local},
+        [*launch, str(Path(__file__).with_name("processes.py")), str(out)],
+        env={**os.environ, **environment, **local},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return [torch.load(tmp_path / f"weights-{rank}.pt") for rank in (0, 1)]
+    return [torch.load(out / f"found-{rank}.pt") for rank in (0, 1)]
 
 
-def pairs_of(batches):
-    """A step of two processes is a step on the mean loss of two batches."""
-
-    def pairs(start):
-        stream = batches(2 * start)
-        return zip(stream, stream, strict=True)
-
-    return pairs
+def assert_close(found, job, weights, rtol, atol):
+    for each in found:
+        for name, weight in weights.items():
+            torch.testing.assert_close(each[job]["weights"][name], weight, rtol=rtol, atol=atol)
 
 
-def mean_of(loss):
-    return lambda model, pair: (loss(model, pair[0]) + loss(model, pair[1])) / 2
+def test_ctrl_c_to_one_stops_both_and_they_resume_together(toy, found):
+    assert [each["interrupted"]["stopped"] for each in found] == [3, 3]
+    model = processes.toy_model()
+    train(model, toy.loss, toy.batches, replace(processes.TOY, accumulate=2), quiet=True)
+    assert_close(found, "interrupted", model.state_dict(), 1e-5, 1e-6)
 
 
-def test_two_processes_share_each_step_and_stop_together(toy, tmp_path):
-    """Ctrl-C to one of them stops both."""
-    found = in_two_processes(SCRIPT, tmp_path)
-    assert [(tmp_path / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["3", "3"]
-
-    model = toy.model()
-    model[1].p = 0.0
-
-    train(model, mean_of(toy.loss), pairs_of(toy.batches), TrainingSettings(steps=5, learning_rate=0.05), quiet=True)
-    for weights in found:
-        for name, weight in model.state_dict().items():
-            torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-6)
+def test_batches_whose_counts_differ_count_by_their_tokens(tmp_path, found):
+    one = processes.counted(tmp_path, replace(processes.ACCUMULATED, accumulate=4))
+    assert_close(found, "counted", one["weights"], 1e-5, 1e-6)
+    for each in found:
+        assert each["counted"]["losses"] == pytest.approx(one["losses"], rel=1e-5)
 
 
-def test_two_processes_agree_with_one_about_mechanisms_that_learn_choose_or_share(tmp_path):
-    found = in_two_processes(MECHANISMS, tmp_path)
-    model = mechanism_toy.model()
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    train(model, mean_of(mechanism_toy.loss), pairs_of(mechanism_toy.batches), mechanism_toy.SETTINGS, quiet=True)
-    for name, weight in model.state_dict().items():
+def test_mechanisms_that_learn_choose_or_share_see_the_same(tmp_path, found):
+    """Also what moves in `after_step`, of all processes and micro-batches: the centroids of routing."""
+    before = {name: weight.clone() for name, weight in mechanism_toy.model().state_dict().items()}
+    one = processes.mechanisms(tmp_path, replace(mechanism_toy.SETTINGS, accumulate=4))
+    for name, weight in one["weights"].items():
         assert not torch.equal(weight, before[name]), name
-        for weights in found:
-            torch.testing.assert_close(weights[name], weight, rtol=1e-7, atol=1e-9)
+    assert_close(found, "mechanisms", one["weights"], 1e-7, 1e-9)
+
+
+def test_what_is_not_finite_in_one_ends_both(found):
+    for each in found:
+        assert each["not_finite"]["message"].startswith("loss must be finite, got nan at step 3 ")
+        assert each["not_finite"]["steps"] == [1, 2]
 
 
 @pytest.mark.parametrize(("asked", "there", "expected"), [("1", True, True), ("0", True, False), ("0", False, True)])

@@ -10,6 +10,7 @@ from saccade.training import TrainingSettings
     [
         ("steps", 0, "steps must be at least 1, got 0"),
         ("batch_size", 0, "batch_size must be at least 1, got 0"),
+        ("accumulate", 0, "accumulate must be at least 1, got 0"),
         ("log_every", 0, "log_every must be at least 1, got 0"),
         ("checkpoint_every", -1, "checkpoint_every must be at least 0, got -1"),
         ("validate_every", -1, "validate_every must be at least 0, got -1"),

@@ -30,7 +30,7 @@ class Trial:
         """One optimiser step as in training."""
         self.model.train()
         with self._precision():
-            value = loss(self.model, self.batch)
+            value = loss(self.model, self.batch).mean
         value.backward()
         clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()

@@ -21,6 +21,9 @@ from saccade.data.files import read_rows
 from saccade.data.rows import Columns
 from saccade.errors import must_be, unknown
 from saccade.models import ClassifierSettings, SequenceClassifier
+from saccade.nn import losses
+from saccade.nn.auxiliary import with_auxiliary
+from saccade.nn.losses import Loss
 from saccade.shapes import Float, Tensor
 from saccade.tasks import run, run_folder
 from saccade.tasks.labelled_record import LabelledRecord
@@ -160,11 +163,11 @@ def fit(
     )
 
 
-def loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy of a batch, in nats, with the auxiliary losses of its mechanisms."""
+def loss(model: nn.Module, batch: Batch) -> Loss:
+    """Cross-entropy of a batch, in nats, with the auxiliary losses of its mechanisms."""
     record = Record("losses")
-    task = cross_entropy(model(batch.tokens, batch.key_mask, record=record), batch.labels)
-    return sum(record["losses"], start=task)
+    task = losses.cross_entropy(model(batch.tokens, batch.key_mask, record=record), batch.labels)
+    return with_auxiliary(task, record["losses"])
 
 
 def predict(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Float[Tensor, "n classes"]:

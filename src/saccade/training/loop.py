@@ -12,17 +12,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
-from saccade.attention import after_step
 from saccade.errors import must_be
-from saccade.shapes import Float, Tensor
+from saccade.nn.losses import Loss
 from saccade.training import checkpoint, log
 from saccade.training.checkpoint import Progress
 from saccade.training.interruption import Interrupted, Interruption
@@ -30,6 +29,7 @@ from saccade.training.process import on_cpu
 from saccade.training.progress import OnStep, progress_bar
 from saccade.training.schedule import learning_rate
 from saccade.training.settings import TrainingSettings
+from saccade.training.step import NotFiniteError, Stepper
 
 Batch = TypeVar("Batch")
 
@@ -60,7 +60,7 @@ class Trained:
 
 def train(
     model: nn.Module,
-    loss: Callable[[nn.Module, Batch], Float[Tensor, ""]],
+    loss: Callable[[nn.Module, Batch], Loss],
     batches: Callable[[int], Iterator[Batch]],
     settings: TrainingSettings,
     out: Path | None = None,
@@ -77,10 +77,11 @@ def train(
 
     Args:
         model: the model; it ends on the device that accelerate chose, with the last or best weights.
-        loss: the mean loss of a batch under the model.
-        batches: `batches(i)` gives the endless sequence of batches from number `i` on, the same each time;
-            a batch is a tensor, tuples and dicts of them, or has a method `to(device)`. With several processes
-            each takes its turn.
+        loss: the loss of a batch under the model: its sum, and over how many tokens. A step makes small the mean
+            over all tokens of its micro-batches, those of other processes included, however they are shared out.
+        batches: `batches(i)` gives the endless sequence of (micro-)batches from number `i` on, the same each time;
+            a batch is a tensor, tuples and dicts of them, or has a method `to(device)`, and no two need be of the same
+            size. In step `s`, from 0, process `p` takes those of number `(s * accumulate + i) * processes + p`.
         settings: see there.
         out: where `checkpoints/` and `log.jsonl` go; `None` writes nothing.
         resume: continue from the latest checkpoint in `out`.
@@ -129,6 +130,7 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[settings.precision], cpu=on_cpu())
         self.model = model
         self.prepared, self.optimizer = self.accelerator.prepare(model, _optimizer(model, settings))
+        self.stepper = Stepper(self.accelerator, model, self.prepared, self.optimizer, settings)
         self.settings = settings
         self.out = out
         self.validate = validate
@@ -137,7 +139,7 @@ class _Run:
 
     def go(
         self,
-        loss: Callable[[nn.Module, Batch], Float[Tensor, ""]],
+        loss: Callable[[nn.Module, Batch], Loss],
         batches: Callable[[int], Iterator[Batch]],
         on_step: OnStep | None,
         quiet: bool,
@@ -145,13 +147,14 @@ class _Run:
         """All steps that are left."""
         steps, done = self.settings.steps, self.progress.step
         processes, turn = self.accelerator.num_processes, self.accelerator.process_index
-        stream = islice(batches(done * processes + turn), 0, None, processes)
+        first = done * self.settings.accumulate * processes + turn
+        stream = _endless(islice(batches(first), 0, None, processes), done, self.settings.accumulate)
         shown = not quiet and self.accelerator.is_main_process
         value, times = math.nan, []
         with Interruption() as interruption, progress_bar(steps, done) if shown else nullcontext() as move:
             for step in range(done + 1, steps + 1):
                 started = time.perf_counter()
-                value = self._step(step, loss, self._next(stream, step))
+                value = self._step(step, loss, stream)
                 times.append(time.perf_counter() - started)
                 for report in (move, on_step):
                     if report is not None:
@@ -176,35 +179,17 @@ class _Run:
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.model.__dict__.pop(name, None)
 
-    def _next(self, stream: Iterator[Batch], step: int) -> Batch:
-        for batch in stream:
-            return cast(Batch, send_to_device(batch, self.accelerator.device))
-        raise ValueError(must_be("batches", "endless", f"nothing for step {step}"))
-
-    def _step(self, step: int, loss: Callable[[nn.Module, Batch], Float[Tensor, ""]], batch: Batch) -> float:
+    def _step(self, step: int, loss: Callable[[nn.Module, Batch], Loss], batches: Iterator[Batch]) -> float:
         rate = learning_rate(step, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.prepared.train()
-        loss_value = loss(self.prepared, batch)
-        self._must_be_finite("loss", value := loss_value.item(), step, rate)
-        self.accelerator.backward(loss_value)
-        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.settings.clip)
-        self._must_be_finite("gradient norm", cast(Tensor, norm).item(), step, rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        after_step(self.model)
-        return value
-
-    def _must_be_finite(self, name: str, value: float, step: int, rate: float) -> None:
-        if math.isfinite(value):
-            return
-        kept = "no checkpoint was written before"
-        if self.out is not None and self.saved_step is not None:
-            kept = f"the checkpoint of step {self.saved_step} in {self.out} is kept"
-        advice = "try a lower training.learning_rate, a longer training.warmup or training.precision=fp32"
-        where = f"at step {step} with learning rate {rate:.3g}"
-        raise FloatingPointError(f"{must_be(name, 'finite', value)} {where}: {advice}; {kept}")
+        try:
+            return self.stepper.step(rate, loss, batches)
+        except NotFiniteError as error:
+            kept = "no checkpoint was written before"
+            if self.out is not None and self.saved_step is not None:
+                kept = f"the checkpoint of step {self.saved_step} in {self.out} is kept"
+            advice = "try a lower training.learning_rate, a longer training.warmup or training.precision=fp32"
+            where = f"at step {step} with learning rate {rate:.3g}"
+            raise FloatingPointError(f"{error} {where}: {advice}; {kept}") from None
 
     def _after(self, step: int, loss: float, seconds: float, interruption: Interruption) -> None:
         """What follows a step: validation, the log, a checkpoint if due, an early end if asked for."""
@@ -246,6 +231,15 @@ class _Run:
         if self.out is not None:
             checkpoint.write(self.accelerator, self.out / "checkpoints", self.progress)
             self.saved_step = self.progress.step
+
+
+def _endless(stream: Iterator[Batch], done: int, accumulate: int) -> Iterator[Batch]:
+    """The stream, and an error if it ends."""
+    taken = 0
+    for batch in stream:
+        yield batch
+        taken += 1
+    raise ValueError(must_be("batches", "endless", f"nothing for step {done + 1 + taken // accumulate}"))
 
 
 def _due(step: int, every: int, last: bool) -> bool:

@@ -16,7 +16,9 @@ class TrainingSettings:
 
     Attributes:
         steps: optimiser steps in all.
-        batch_size: sequences in a step (on each device).
+        batch_size: sequences in a (micro-)batch (on each device).
+        accumulate: micro-batches in a step, one after the other (on each device), for steps that memory does not hold
+            at once. They count as one batch: the loss is the mean over all their tokens.
         learning_rate: the highest rate, reached at the end of the warm-up.
         warmup: share of the steps over which the rate rises from zero, between 0 and 1.
         decay: how the rate falls after the warm-up: back to zero, or with `inverse_sqrt` as in the paper.
@@ -32,6 +34,7 @@ class TrainingSettings:
 
     steps: int = 1000
     batch_size: int = 16
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup: float = 0.1
     decay: Literal["linear", "cosine", "inverse_sqrt"] = "linear"
@@ -44,7 +47,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(must_be(name, "at least 1", getattr(self, name)))
         for name in ("checkpoint_every", "validate_every", "seed"):

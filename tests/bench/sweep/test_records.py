@@ -50,6 +50,15 @@ def test_what_waits(plan, made):
     assert waiting(plan, cells, {}) == cells
 
 
+def test_a_record_from_before_a_setting_was_there_has_its_default(plan, plan_path, made):
+    cell, record = Cell("letters", "linear", 0), made("letters", "linear")[1]
+    record = json.loads(json.dumps(record))
+    del record["settings"]["training"]["accumulate"]
+    assert changed(plan, cell, record) == []
+    other = read_plan(plan_path, ["training.accumulate=2"])
+    assert changed(other, cell, record) == ["training.accumulate = 1, and the plan says 2"]
+
+
 def test_other_settings_are_named_and_refused(plan, plan_path, made):
     other = read_plan(plan_path, ["training.steps=4"])
     records = dict([made("letters", "linear"), made("letters", "full", status="failed")])

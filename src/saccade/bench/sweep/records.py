@@ -8,12 +8,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from saccade.bench.report import finite
 from saccade.bench.sweep.plan import Cell, Plan
 from saccade.errors import must_be
+from saccade.training import TrainingSettings
 from saccade.writing import write
 
 FOLDER = "records"
@@ -78,12 +80,16 @@ def waiting(plan: Plan, wanted: Sequence[Cell], records: Records, retry: bool = 
 
 
 def changed(plan: Plan, cell: Cell, record: Record) -> list[str]:
-    """In words, the settings in which a record is not as the plan says."""
-    made, asked = _flat(record["settings"]), _flat(json.loads(json.dumps(finite(plan.settings(cell)))))
+    """In words, the settings in which a record is not as the plan says.
+
+    A record from before training had some setting was made as its default says.
+    """
+    defaults, made = _flat({"training": finite(asdict(TrainingSettings()))}), _flat(record["settings"])
+    asked = _flat(json.loads(json.dumps(finite(plan.settings(cell)))))
     return [
-        f"{key} = {made.get(key)!r}, and the plan says {asked.get(key)!r}"
+        f"{key} = {made.get(key, defaults.get(key))!r}, and the plan says {asked.get(key)!r}"
         for key in dict.fromkeys([*asked, *made])
-        if made.get(key) != asked.get(key)
+        if made.get(key, defaults.get(key)) != asked.get(key)
     ]
 
 
