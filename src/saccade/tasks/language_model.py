@@ -23,6 +23,7 @@ from saccade.data.windows import WindowBatch, consecutive_windows, random_window
 from saccade.errors import must_be, unknown
 from saccade.models import LanguageModel, LanguageModelSettings
 from saccade.nn import Loss, cross_entropy
+from saccade.nn.auxiliary import with_auxiliary
 from saccade.tasks import run, run_folder
 from saccade.tasks.run import Work
 from saccade.tasks.run_folder import DATA, DataRecord
@@ -211,10 +212,10 @@ def prepare(recipe: Recipe, data: StreamData | None = None) -> Prepared:
 
 
 def loss(model: nn.Module, batch: WindowBatch) -> Loss:
-    """The cross-entropy of a batch, with the auxiliary losses of its mechanisms, once a token."""
+    """The cross-entropy of a batch, with the auxiliary losses of its mechanisms."""
     record = Record("losses")
     found = cross_entropy(model(batch.inputs, record=record), batch.targets, batch.scored)
-    return Loss(sum((each * found.count for each in record["losses"]), start=found.sum), found.count)
+    return with_auxiliary(found, record["losses"])
 
 
 def score(model: nn.Module, text: Stream, windows: WindowSettings, batch_size: int = 16) -> Score:
