@@ -105,14 +105,14 @@ def test_another_text_is_scored_whole(finished, tmp_path):
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(finished, recipe, tmp_path, monkeypatch):
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(step, loss, seconds):
         if step == 6:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(recipe, tmp_path / "run", on_step=stop, quiet=True)
     metrics = resume(tmp_path / "run", quiet=True)
     assert {**metrics, "steps_per_second": 0} == {**finished[1], "steps_per_second": 0}
