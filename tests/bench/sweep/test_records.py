@@ -53,7 +53,7 @@ def test_what_waits(plan, made):
 def test_a_record_from_before_a_setting_was_there_has_its_default(plan, plan_path, made):
     cell, record = Cell("letters", "linear", 0), made("letters", "linear")[1]
     record = json.loads(json.dumps(record))
-    del record["settings"]["training"]["accumulate"]
+    del record["settings"]["training"]["accumulate"], record["settings"]["model"]["normalisation"]
     assert changed(plan, cell, record) == []
     other = read_plan(plan_path, ["training.accumulate=2"])
     assert changed(other, cell, record) == ["training.accumulate = 1, and the plan says 2"]

@@ -15,7 +15,7 @@ from typing import Any
 from saccade.bench.report import finite
 from saccade.bench.sweep.plan import Cell, Plan
 from saccade.errors import must_be
-from saccade.training import TrainingSettings
+from saccade.tasks import Recipe
 from saccade.writing import write
 
 FOLDER = "records"
@@ -82,9 +82,9 @@ def waiting(plan: Plan, wanted: Sequence[Cell], records: Records, retry: bool = 
 def changed(plan: Plan, cell: Cell, record: Record) -> list[str]:
     """In words, the settings in which a record is not as the plan says.
 
-    A record from before training had some setting was made as its default says.
+    A record from before there was some setting was made as its default says.
     """
-    defaults, made = _flat({"training": finite(asdict(TrainingSettings()))}), _flat(record["settings"])
+    defaults, made = _flat(finite(asdict(Recipe()))), _flat(record["settings"])
     asked = _flat(json.loads(json.dumps(finite(plan.settings(cell)))))
     return [
         f"{key} = {made.get(key, defaults.get(key))!r}, and the plan says {asked.get(key)!r}"
