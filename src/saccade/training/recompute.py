@@ -28,7 +28,7 @@ def keep(model: nn.Module) -> None:
     """Undo `recompute`."""
     for layer in model.modules():
         if isinstance(layer, ResidualLayer):
-            layer.__dict__.pop("forward", None)
+            vars(layer).pop("forward", None)
 
 
 def _checkpointed(forward: Callable[..., Any], *inputs: Any) -> Any:
