@@ -14,6 +14,12 @@ from saccade.training import TrainingSettings
         ("log_every", 0, "log_every must be at least 1, got 0"),
         ("checkpoint_every", -1, "checkpoint_every must be at least 0, got -1"),
         ("validate_every", -1, "validate_every must be at least 0, got -1"),
+        ("patience", -1, "patience must be at least 0, got -1"),
+        ("patience", 2, "patience must be 0, as validate_every is 0, got 2"),
+        ("average", -1, "average must be at least 0, got -1"),
+        ("average", 6, "average must be at most the number of checkpoints, 5, got 6"),
+        ("ema", 1.0, r"ema must be at least 0 and below 1, got 1\.0"),
+        ("ema", math.nan, "ema must be at least 0 and below 1, got nan"),
         ("seed", -1, "seed must be at least 0, got -1"),
         ("learning_rate", 0.0, "learning_rate must be positive and finite, got 0.0"),
         ("learning_rate", math.nan, "learning_rate must be positive and finite, got nan"),
@@ -32,3 +38,8 @@ from saccade.training import TrainingSettings
 def test_a_setting_that_makes_no_sense_is_refused(unchecked, name, value, message):
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**{name: value})
+
+
+def test_two_means_of_weights_are_refused():
+    with pytest.raises(ValueError, match="average must be 0, as ema is another mean of weights, got 2"):
+        TrainingSettings(average=2, ema=0.9)

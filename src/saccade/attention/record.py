@@ -1,6 +1,11 @@
 """What a caller wants to know of a forward pass besides its output, handed down through the model as `record=`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
+
+import torch
 
 from saccade.errors import must_be, unknown
 from saccade.shapes import Tensor
@@ -12,6 +17,24 @@ RECORDABLE = ("weights", "losses", "counts")
 besides the task's loss, each a number that is already multiplied by its factor. `counts`: how a mechanism has shared
 out the tokens, in its own terms.
 """
+
+_AGAIN = ContextVar("again", default=False)
+
+
+@contextmanager
+def computed_again() -> Iterator[None]:
+    """While entered, a forward pass does again what it did before, so that nothing is noted twice."""
+    token = _AGAIN.set(True)
+    try:
+        yield
+    finally:
+        _AGAIN.reset(token)
+
+
+def is_computed_again() -> bool:
+    """Whether a layer must not take notes of its inputs, as it has taken them before."""
+    # What is compiled cannot look, and is never told.
+    return not torch.compiler.is_compiling() and _AGAIN.get()
 
 
 class Record:
@@ -75,5 +98,5 @@ class Record:
 
     def add(self, name: str, value: Tensor) -> None:
         """Keep what a layer has to tell under `name`, if that is asked for."""
-        if name in self._values:
+        if name in self._values and not is_computed_again():
             self._values[name].append((self._place, value))

@@ -126,7 +126,11 @@ class Tokenizer:
         Raises:
             OSError: it could not be written.
         """
-        write(path, self._inner.to_str(pretty=True))
+        write(path, self.to_str())
+
+    def to_str(self) -> str:
+        """The text of `tokenizer.json`."""
+        return self._inner.to_str(pretty=True)
 
     @classmethod
     def read(cls, path: Path | str) -> "Tokenizer":

@@ -2,6 +2,7 @@
 
 from saccade.models.classifier import ClassifierSettings, SequenceClassifier
 from saccade.models.language_model import LanguageModel, LanguageModelSettings
+from saccade.models.pretrained import Pretrained, tokenizer_of
 from saccade.models.seq2seq import BASE, BIG, Seq2Seq, Seq2SeqSettings, Source
 
 __all__ = [
@@ -10,8 +11,10 @@ __all__ = [
     "ClassifierSettings",
     "LanguageModel",
     "LanguageModelSettings",
+    "Pretrained",
     "Seq2Seq",
     "Seq2SeqSettings",
     "SequenceClassifier",
     "Source",
+    "tokenizer_of",
 ]

@@ -16,6 +16,7 @@ from torch import nn
 from saccade.attention import to_mechanism
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown, whole_number
+from saccade.models.pretrained import Pretrained
 from saccade.nn import NORMS, POSITIONS, Encoder
 from saccade.nn.positions import check_carried, to_position
 from saccade.shapes import Bool, Float, Int, Tensor
@@ -84,7 +85,7 @@ class ClassifierSettings:
             raise ValueError(unknown("pooling", self.pooling, POOLINGS))
 
 
-class SequenceClassifier(nn.Module):
+class SequenceClassifier(Pretrained):
     """A Transformer encoder that gives each sequence a score for each class.
 
     Args:
@@ -95,6 +96,8 @@ class SequenceClassifier(nn.Module):
     Raises:
         ValueError: sizes that do not fit together.
     """
+
+    settings_class = ClassifierSettings
 
     def __init__(self, vocabulary_size: int, classes: int, settings: ClassifierSettings | None = None) -> None:
         super().__init__()
@@ -119,6 +122,11 @@ class SequenceClassifier(nn.Module):
             position=self.position,
         )
         self.output = nn.Linear(settings.width, classes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arguments beside the settings that it was built with."""
+        return {"vocabulary_size": self.embedding.num_embeddings, "classes": self.output.out_features}
 
     def forward(
         self,

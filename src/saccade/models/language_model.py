@@ -15,6 +15,7 @@ from torch import nn
 from saccade.attention import reorder
 from saccade.attention.record import Record
 from saccade.errors import must_be
+from saccade.models.pretrained import Pretrained
 from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, refuse_not_causal
 from saccade.nn import Encoder, EncoderState, TiedEmbedding
 from saccade.nn.positions import to_position
@@ -64,7 +65,7 @@ class LanguageModelSettings:
             refuse_not_causal("mechanism", mechanisms)
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Pretrained):
     """A Transformer that scores the tokens of a vocabulary at every position.
 
     Args:
@@ -74,6 +75,8 @@ class LanguageModel(nn.Module):
     Raises:
         ValueError: sizes that do not fit together.
     """
+
+    settings_class = LanguageModelSettings
 
     def __init__(self, vocabulary_size: int, settings: LanguageModelSettings | None = None) -> None:
         super().__init__()
@@ -94,6 +97,11 @@ class LanguageModel(nn.Module):
             normalisation=settings.normalisation,
             position=self.position,
         )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arguments beside the settings that it was built with."""
+        return {"vocabulary_size": len(self.embedding.weight)}
 
     def forward(
         self, tokens: Int[Tensor, "b n"], key_mask: Bool[Tensor, "b n"] | None = None, record: Record | None = None

@@ -17,6 +17,7 @@ from torch import nn
 from saccade.attention import reorder
 from saccade.attention.record import Record
 from saccade.errors import must_be
+from saccade.models.pretrained import Pretrained
 from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, refuse_not_causal
 from saccade.nn import DecoderState, TiedEmbedding, Transformer
 from saccade.nn.positions import to_position
@@ -96,7 +97,7 @@ class Source(NamedTuple):
     key_mask: Bool[Tensor, "b n"] | None = None
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(Pretrained):
     """A Transformer that reads a source and scores the tokens of a target.
 
     Args:
@@ -106,6 +107,8 @@ class Seq2Seq(nn.Module):
     Raises:
         ValueError: sizes that do not fit together.
     """
+
+    settings_class = Seq2SeqSettings
 
     def __init__(self, vocabulary_size: int, settings: Seq2SeqSettings | None = None) -> None:
         super().__init__()
@@ -130,6 +133,11 @@ class Seq2Seq(nn.Module):
             normalisation=settings.normalisation,
             position=self.target_position,
         )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arguments beside the settings that it was built with."""
+        return {"vocabulary_size": len(self.embedding.weight)}
 
     def forward(
         self,

@@ -190,8 +190,8 @@ class Prepared(Work):
         return _metrics(self.model, self.data.test, self.recipe, self.data.name, "test")
 
     def save(self, folder: Path) -> None:
-        """Write the model."""
-        self.model.save(folder)
+        """Write the model and its tokenizer."""
+        self.model.save_pretrained(folder, self.data.tokenizer)
 
 
 def prepare(recipe: Recipe, data: StreamData | None = None) -> Prepared:
@@ -253,7 +253,7 @@ def load(folder: Path) -> tuple[LanguageModel, Tokenizer]:
     """
     run_folder.recipe_path(folder)
     run_folder.refuse_untrained(folder)
-    model, tokenizer = LanguageModel.load(folder), Tokenizer.read(folder / TOKENIZER)
+    model, tokenizer = LanguageModel.from_pretrained(folder), Tokenizer.read(folder / TOKENIZER)
     if tokenizer.size != model.embedding.num_embeddings:
         size = f"of the {model.embedding.num_embeddings:,} tokens of the model"
         raise ValueError(f"{folder / TOKENIZER}: {must_be('vocabulary', size, tokenizer.size)}")

@@ -1,8 +1,9 @@
 """Checkpoints: everything an exact resume needs, written so that no failure can harm an earlier one.
 
 A checkpoint is a folder `step-00000200`. It is written under another name, checked to be on the disk, and
-then renamed, so a folder of that name is complete. Its `checkpoint.json` lists a digest of each file: what
-was damaged later is refused rather than loaded.
+then renamed, so a folder of that name is complete; it is renamed again before it is removed. So a process may be
+killed at any moment. Its `checkpoint.json` lists a digest of each file: what was damaged later is refused rather than
+loaded.
 """
 
 import hashlib
@@ -21,7 +22,9 @@ from saccade.shapes import Tensor
 
 KEPT = 2
 _MANIFEST = "checkpoint.json"
+_WEIGHTS = "model.safetensors"
 _BEST = "best.safetensors"
+_EMA = "ema.safetensors"
 _FULL = 2**20
 
 
@@ -34,12 +37,14 @@ class Progress:
         best_step: the step with the best validation score, 0 before the first validation.
         best_score: that score.
         best_weights: the model of that step.
+        ema_weights: the moving average of the parameters, if there is one.
     """
 
     step: int = 0
     best_step: int = 0
     best_score: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    ema_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def could_not_write(path: Path, run: Path, error: Exception) -> OSError:
@@ -54,8 +59,16 @@ def could_not_write(path: Path, run: Path, error: Exception) -> OSError:
     return OSError(f"could not write {path}: {reason} ({advice})")
 
 
-def write(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
-    """Write the checkpoint of `progress.step` into `folder`, keep the one before it, and remove older ones.
+def write(accelerator: Accelerator, folder: Path, progress: Progress, kept: int = KEPT, every: int = 1) -> Path:
+    """Write the checkpoint of `progress.step` into `folder`, and remove older ones.
+
+    Args:
+        accelerator: has prepared what is written.
+        folder: where checkpoints are.
+        progress: what else is written.
+        kept: how many checkpoints stay, this one included.
+        every: of the earlier ones only those stay whose step is a multiple of it, so that a run that was interrupted
+            keeps the same.
 
     Raises:
         OSError: it could not be written; the earlier checkpoints are untouched.
@@ -72,6 +85,7 @@ def write(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
         if accelerator.is_main_process:
             _finish(partial, progress, accelerator.num_processes)
             partial.rename(final)
+            _flush(folder)
     # torch and safetensors report a full disk as errors of their own.
     except (OSError, RuntimeError, SafetensorError) as error:
         failure = could_not_write(final, folder.parent, error)
@@ -81,8 +95,7 @@ def write(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
         _remove_partial(folder)
         raise
     if accelerator.is_main_process:
-        for old in written(folder)[:-KEPT]:
-            shutil.rmtree(old)
+        _keep(folder, kept, every)
     accelerator.wait_for_everyone()
     return final
 
@@ -100,6 +113,8 @@ def restore(accelerator: Accelerator, folder: Path) -> Progress:
         ValueError: it is damaged, or belongs to another model or number of processes; the message says what
             to do.
     """
+    if accelerator.is_main_process:
+        _remove_partial(folder)
     if not (checkpoints := written(folder)):
         raise FileNotFoundError(f"no checkpoint in {folder}: nothing to resume; start the run anew")
     latest = checkpoints[-1]
@@ -111,24 +126,51 @@ def restore(accelerator: Accelerator, folder: Path) -> Progress:
         accelerator.load_state(str(latest))
     except RuntimeError as error:
         raise ValueError(f"checkpoint {latest} must belong to this model: {error}") from error
-    best = load_file(latest / _BEST) if manifest["best_step"] else {}
-    return Progress(manifest["step"], manifest["best_step"], manifest["best_score"], best)
+    best, ema = (load_file(latest / name) if name in manifest["files"] else {} for name in (_BEST, _EMA))
+    return Progress(manifest["step"], manifest["best_step"], manifest["best_score"], best, ema)
+
+
+def weights_of(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of the model in a checkpoint, on the CPU.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    _checked_manifest(checkpoint)
+    # As several processes name them, the model is a part of a larger one.
+    return {name.removeprefix("module."): weight for name, weight in load_file(checkpoint / _WEIGHTS).items()}
 
 
 def _finish(partial: Path, progress: Progress, processes: int) -> None:
-    if progress.best_step:
-        save_file(progress.best_weights, partial / _BEST)
+    for name, weights in ((_BEST, progress.best_weights), (_EMA, progress.ema_weights)):
+        if weights:
+            save_file(weights, partial / name)
     manifest = {
         "step": progress.step,
         "best_step": progress.best_step,
         "best_score": progress.best_score,
         "processes": processes,
-        "files": {path.name: _digest(path, flush=True) for path in sorted(partial.iterdir())},
+        "files": {
+            path.relative_to(partial).as_posix(): _digest(path, flush=True)
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
+        },
     }
     with (partial / _MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+    _flush(partial)
+
+
+def _flush(folder: Path) -> None:
+    """See to it that the disk knows what is in a folder, where the system can be asked to."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _checked_manifest(checkpoint: Path) -> dict:
@@ -149,6 +191,16 @@ def _digest(path: Path, flush: bool = False) -> str:
         if flush:
             os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _keep(folder: Path, kept: int, every: int) -> None:
+    """Remove all checkpoints but the latest one and, of those of a multiple of `every` steps, the last ones."""
+    *earlier, _ = written(folder)
+    regular = [path for path in earlier if int(path.name.removeprefix("step-")) % every == 0]
+    for old in set(earlier) - set(regular[-(kept - 1) :] if kept > 1 else []):
+        # Under its own name it would be taken for whole if it were left half removed.
+        old.rename(folder / old.name.replace("step-", "partial-"))
+    _remove_partial(folder)
 
 
 def _remove_partial(folder: Path) -> None:

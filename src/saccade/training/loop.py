@@ -17,19 +17,22 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
 from saccade.errors import must_be
 from saccade.nn.losses import Loss
 from saccade.training import checkpoint, log
-from saccade.training.checkpoint import Progress
+from saccade.training.checkpoint import KEPT, Progress
 from saccade.training.interruption import Interrupted, Interruption
+from saccade.training.mean_weights import MovingAverage, holding, mean_of, put
 from saccade.training.process import on_cpu
 from saccade.training.progress import OnStep, progress_bar
+from saccade.training.recompute import keep, recompute
 from saccade.training.schedule import learning_rate
 from saccade.training.settings import TrainingSettings
 from saccade.training.step import NotFiniteError, Stepper
+from saccade.training.tensorboard import begin_tensorboard, refuse_without_tensorboard
 
 Batch = TypeVar("Batch")
 
@@ -41,9 +44,9 @@ class Trained:
     """What a run has done.
 
     Attributes:
-        step: the step whose weights the model now has: the last, or the best on validation.
+        step: the step whose weights the model now has: the last (of those averaged), or the best on validation.
         loss: the loss of the last step; NaN where no step was left to do.
-        validation: the best validation score; `None` where there was no validation.
+        validation: the score of these weights; `None` where there was no validation.
         step_seconds: what each step of this call took, without validations and checkpoints.
     """
 
@@ -70,7 +73,7 @@ def train(
     on_step: OnStep | None = None,
     quiet: bool = False,
 ) -> Trained:
-    """Train `model` in place for `settings.steps` optimiser steps.
+    """Train `model` in place for `settings.steps` optimiser steps, or until it no longer gets better.
 
     A run that was stopped and resumed does exactly what a run that was never stopped does, bit for bit on a
     CPU: weights, optimiser, dropout and the order of the data continue where they were.
@@ -93,6 +96,7 @@ def train(
     Raises:
         FileExistsError: `out` holds a run and `resume` was not asked for.
         FileNotFoundError: there is nothing to resume.
+        ModuleNotFoundError: the package for `settings.tensorboard` is not installed.
         FloatingPointError: a loss or gradient is NaN or infinite; the last checkpoint is kept.
         Interrupted: Ctrl-C, after the step in hand was finished and saved.
         OSError: a file could not be written, as on a full disk; earlier checkpoints are kept.
@@ -102,6 +106,10 @@ def train(
         raise ValueError(must_be("out", "the folder of the run to resume", out))
     if validate is None and settings.validate_every:
         raise ValueError(must_be("validate", "given, as validate_every is not 0", validate))
+    if settings.average and out is None:
+        raise ValueError(must_be("out", "a folder, as average is a mean of checkpoints", out))
+    if settings.tensorboard:
+        refuse_without_tensorboard()
     if out is not None and not resume and (out / "checkpoints").exists():
         raise FileExistsError(f"{out} already holds a run: choose another folder, or resume it")
     run = _Run(model, settings, out, validate)
@@ -110,6 +118,7 @@ def train(
             run.restore(out)
         else:
             set_seed(settings.seed, device_specific=True)
+        run.track()
         return run.go(loss, batches, on_step, quiet)
     finally:
         run.release()
@@ -127,14 +136,23 @@ class _Run:
     ) -> None:
         # accelerate keeps one state a process, which would refuse a second run in another precision.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[settings.precision], cpu=on_cpu())
+        self.tracked = settings.tensorboard and out is not None
+        self.accelerator = Accelerator(
+            mixed_precision=_MIXED_PRECISION[settings.precision],
+            cpu=on_cpu(),
+            log_with="tensorboard" if self.tracked else None,
+            project_dir=out if self.tracked else None,
+        )
         self.model = model
+        if settings.recompute:
+            recompute(model)
         self.prepared, self.optimizer = self.accelerator.prepare(model, _optimizer(model, settings))
         self.stepper = Stepper(self.accelerator, model, self.prepared, self.optimizer, settings)
         self.settings = settings
         self.out = out
         self.validate = validate
         self.progress = Progress()
+        self.ema = MovingAverage(settings.ema) if settings.ema else None
         self.saved_step: int | None = None
 
     def go(
@@ -145,7 +163,8 @@ class _Run:
         quiet: bool,
     ) -> Trained:
         """All steps that are left."""
-        steps, done = self.settings.steps, self.progress.step
+        done = self.progress.step
+        steps = done if _is_stale(self.progress, self.settings) else self.settings.steps
         processes, turn = self.accelerator.num_processes, self.accelerator.process_index
         first = done * self.settings.accumulate * processes + turn
         stream = _endless(islice(batches(first), 0, None, processes), done, self.settings.accumulate)
@@ -159,18 +178,37 @@ class _Run:
                 for report in (move, on_step):
                     if report is not None:
                         report(step, value, times[-1])
-                self._after(step, value, times[-1], interruption)
-        if self.progress.best_step:
-            self.model.load_state_dict(self.progress.best_weights)
-        step = self.progress.best_step or self.progress.step
-        return Trained(step, value, self.progress.best_score, tuple(times))
+                if self._after(step, value, times[-1], interruption):
+                    break
+        return self._finish(value, tuple(times))
+
+    def _finish(self, loss: float, times: tuple[float, ...]) -> Trained:
+        """Give the model the weights that training returns."""
+        progress, settings = self.progress, self.settings
+        step, score = progress.best_step or progress.step, progress.best_score
+        if settings.average and self.out is not None:
+            step = progress.step
+            put(self.model, mean_of(checkpoint.written(self.out / "checkpoints")[-settings.average :]))
+            score = self._score(self.validate) if self.validate is not None and settings.validate_every else None
+        elif progress.best_step:
+            self.model.load_state_dict(progress.best_weights)
+        elif self.ema is not None:
+            put(self.model, self.ema.weights)
+        return Trained(step, loss, score, times)
 
     def restore(self, out: Path) -> None:
         """Continue from the latest checkpoint."""
         self.progress = checkpoint.restore(self.accelerator, out / "checkpoints")
         self.saved_step = self.progress.step
+        if self.ema is not None:
+            self.ema.load(self.progress.ema_weights, self.model)
         if self.accelerator.is_main_process:
             log.forget_after(out / "log.jsonl", self.progress.step)
+
+    def track(self) -> None:
+        """Begin to log to TensorBoard, if that is asked for."""
+        if self.tracked:
+            begin_tensorboard(self.accelerator, self.progress.step)
 
     def release(self) -> None:
         """Give the model back as it came: without gradients, and without what accelerate put on it."""
@@ -178,11 +216,14 @@ class _Run:
         # `unwrap_model` leaves a mark by which the next accelerator would take the model as prepared.
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.model.__dict__.pop(name, None)
+        keep(self.model)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def _step(self, step: int, loss: Callable[[nn.Module, Batch], Loss], batches: Iterator[Batch]) -> float:
         rate = learning_rate(step, self.settings)
         try:
-            return self.stepper.step(rate, loss, batches)
+            value = self.stepper.step(rate, loss, batches)
         except NotFiniteError as error:
             kept = "no checkpoint was written before"
             if self.out is not None and self.saved_step is not None:
@@ -190,9 +231,12 @@ class _Run:
             advice = "try a lower training.learning_rate, a longer training.warmup or training.precision=fp32"
             where = f"at step {step} with learning rate {rate:.3g}"
             raise FloatingPointError(f"{error} {where}: {advice}; {kept}") from None
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return value
 
-    def _after(self, step: int, loss: float, seconds: float, interruption: Interruption) -> None:
-        """What follows a step: validation, the log, a checkpoint if due, an early end if asked for."""
+    def _after(self, step: int, loss: float, seconds: float, interruption: Interruption) -> bool:
+        """What follows a step: validation, the log, a checkpoint if due; whether it was the last one."""
         settings, last = self.settings, step == self.settings.steps
         self.progress = replace(self.progress, step=step)
         line = {
@@ -203,6 +247,7 @@ class _Run:
         }
         if self.validate is not None and _due(step, settings.validate_every, last):
             line["validation"] = self._validate(self.validate)
+            last = last or _is_stale(self.progress, settings)
         if "validation" in line or _due(step, settings.log_every, last):
             self._log(line)
         if interruption.requested:
@@ -212,25 +257,49 @@ class _Run:
             self._save()
         if stop:
             raise Interrupted(self.out, step)
+        return last
 
     def _validate(self, validate: Callable[[nn.Module], float]) -> float:
+        """The score of the weights of this step, or of their moving average."""
+        with holding(self.model, self.ema.weights) if self.ema is not None else nullcontext():
+            score = self._score(validate)
+            if self.progress.best_score is None or score > self.progress.best_score:
+                weights = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
+                self.progress = Progress(self.progress.step, self.progress.step, score, weights)
+        return score
+
+    def _score(self, validate: Callable[[nn.Module], float]) -> float:
         self.prepared.eval()
         with torch.no_grad():
-            score = validate(self.model)
-        if self.progress.best_score is None or score > self.progress.best_score:
-            weights = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
-            self.progress = Progress(self.progress.step, self.progress.step, score, weights)
-        return score
+            # All go by what the first process found, so that none goes on while another stops.
+            return broadcast_object_list([validate(self.model)])[0]
 
     def _log(self, line: dict[str, int | float]) -> None:
         if self.out is not None and self.accelerator.is_main_process:
             self.out.mkdir(parents=True, exist_ok=True)
             log.append(self.out / "log.jsonl", line)
+        if self.tracked:
+            self.accelerator.log(
+                {name: value for name, value in line.items() if name != "step"}, step=int(line["step"])
+            )
 
     def _save(self) -> None:
         if self.out is not None:
-            checkpoint.write(self.accelerator, self.out / "checkpoints", self.progress)
+            settings, progress = self.settings, self.progress
+            if self.ema is not None:
+                progress = replace(progress, ema_weights={name: w.cpu() for name, w in self.ema.weights.items()})
+            every = (settings.checkpoint_every if settings.average else 0) or 1
+            kept = max(KEPT, settings.average)
+            checkpoint.write(self.accelerator, self.out / "checkpoints", progress, kept, every)
             self.saved_step = self.progress.step
+
+
+def _is_stale(progress: Progress, settings: TrainingSettings) -> bool:
+    """Whether the last validations, as many as the patience, brought no better score."""
+    if not settings.patience or not progress.best_step:
+        return False
+    validations = progress.step // settings.validate_every - progress.best_step // settings.validate_every
+    return validations >= settings.patience
 
 
 def _endless(stream: Iterator[Batch], done: int, accumulate: int) -> Iterator[Batch]:

@@ -28,6 +28,13 @@ class TrainingSettings:
         checkpoint_every: steps between checkpoints; 0 writes one at the end only.
         validate_every: steps between validations; 0 validates never and keeps the last weights. Otherwise
             the weights with the best validation score are what training returns.
+        patience: validations in a row without a better score after which training ends; 0 never ends early.
+        ema: decay of the moving average of the weights, such as 0.999, that is validated and returned; 0 has none.
+        average: how many of the last checkpoints are kept and averaged at the end, as Vaswani et al. (2017) do with 5
+            or 20; 0 averages none. The mean is then what training returns, whatever validation says.
+        recompute: whether layers are computed again in the backward pass rather than kept: less memory, the same
+            gradients, about a third more time.
+        tensorboard: whether lines of `log.jsonl` also go to `tensorboard/` in the run.
         log_every: steps between lines of `log.jsonl`.
         seed: of the initial weights, the order of the data, and dropout.
     """
@@ -43,6 +50,11 @@ class TrainingSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = 200
     validate_every: int = 0
+    patience: int = 0
+    ema: float = 0.0
+    average: int = 0
+    recompute: bool = False
+    tensorboard: bool = False
     log_every: int = 10
     seed: int = 0
 
@@ -50,7 +62,7 @@ class TrainingSettings:
         for name in ("steps", "batch_size", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(must_be(name, "at least 1", getattr(self, name)))
-        for name in ("checkpoint_every", "validate_every", "seed"):
+        for name in ("checkpoint_every", "validate_every", "patience", "average", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(must_be(name, "at least 0", getattr(self, name)))
         if not 0 < self.learning_rate < math.inf:
@@ -65,3 +77,15 @@ class TrainingSettings:
             raise ValueError(unknown("precision", self.precision, PRECISIONS))
         if self.decay not in DECAYS:
             raise ValueError(unknown("decay", self.decay, DECAYS))
+        if not 0 <= self.ema < 1:
+            raise ValueError(must_be("ema", "at least 0 and below 1", self.ema))
+        self._refuse_what_cannot_be_together()
+
+    def _refuse_what_cannot_be_together(self) -> None:
+        if self.patience and not self.validate_every:
+            raise ValueError(must_be("patience", "0, as validate_every is 0", self.patience))
+        if self.average and self.ema:
+            raise ValueError(must_be("average", "0, as ema is another mean of weights", self.average))
+        every = self.checkpoint_every or self.steps
+        if self.average > (checkpoints := math.ceil(self.steps / every)):
+            raise ValueError(must_be("average", f"at most the number of checkpoints, {checkpoints}", self.average))

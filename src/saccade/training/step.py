@@ -76,7 +76,7 @@ class Stepper:
         for number in range(1, micro_batches + 1):
             # Processes add up their gradients once, behind the last micro-batch.
             with nullcontext() if number == micro_batches else accelerator.no_sync(self.prepared):
-                found = loss(self.prepared, send_to_device(next(batches), accelerator.device))
+                found = loss(self.prepared, cast(Batch, send_to_device(next(batches), accelerator.device)))
                 here, tokens = self._over_processes(found)
                 _refuse_not_finite("loss", here / max(tokens, 1))
                 unit = unit or max(tokens, 1)

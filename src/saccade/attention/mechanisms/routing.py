@@ -22,7 +22,7 @@ from saccade.attention.mechanisms._routing.compiled import compiled
 from saccade.attention.mechanisms._routing.gathered import Routed, Routes, routed
 from saccade.attention.mechanisms._routing.normalised import normalised
 from saccade.attention.mechanisms._routing.routed_keys import RoutedKeys, attended
-from saccade.attention.record import Record
+from saccade.attention.record import Record, is_computed_again
 from saccade.attention.seeds import generator_of
 from saccade.attention.states import state_dtype, validate_initial, validate_state
 from saccade.claims import Claims
@@ -108,7 +108,7 @@ class RoutingLayer(AttentionLayer):
         else:
             widths = tuple(self.spec.width(live) for live in live_lengths(key_mask) or (n,) * b)
             found = routed(*inputs, Routes(self.spec.clusters, causal, window, widths, raw, noted))
-        if training and found.sums is not None and found.counts is not None:
+        if training and found.sums is not None and found.counts is not None and not is_computed_again():
             notes = torch.cat([found.sums, found.counts[..., None]], 2).unflatten(0, q.shape[:2]).sum(0)
             self._notes = (self._no_notes() if self._notes is None else self._notes).add_(notes)
         return found
