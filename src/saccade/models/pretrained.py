@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -31,12 +31,16 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """A `tokenizers.Tokenizer`, or whatever writes itself as one."""
 
     def to_str(self) -> str:
         """The text of `tokenizer.json`."""
         ...
+
+
+Model = TypeVar("Model", bound="Pretrained")
 
 
 class Pretrained(nn.Module, ABC):
@@ -77,7 +81,7 @@ class Pretrained(nn.Module, ABC):
             _write(folder / TOKENIZER, tokenizer.to_str().encode())
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
+    def from_pretrained(cls: type[Model], folder: str | Path) -> Model:
         """The model that `save_pretrained` wrote into a folder, in evaluation mode on the CPU.
 
         Raises:

@@ -254,8 +254,8 @@ def load(folder: Path) -> tuple[LanguageModel, Tokenizer]:
     run_folder.recipe_path(folder)
     run_folder.refuse_untrained(folder)
     model, tokenizer = LanguageModel.from_pretrained(folder), Tokenizer.read(folder / TOKENIZER)
-    if tokenizer.size != model.embedding.num_embeddings:
-        size = f"of the {model.embedding.num_embeddings:,} tokens of the model"
+    if tokenizer.size != (meant := model.sizes["vocabulary_size"]):
+        size = f"of the {meant:,} tokens of the model"
         raise ValueError(f"{folder / TOKENIZER}: {must_be('vocabulary', size, tokenizer.size)}")
     return model, tokenizer
 

@@ -272,7 +272,7 @@ class _Run:
         self.prepared.eval()
         with torch.no_grad():
             # All go by what the first process found, so that none goes on while another stops.
-            return broadcast_object_list([validate(self.model)])[0]
+            return broadcast_object_list([float(validate(self.model))])[0]
 
     def _log(self, line: dict[str, int | float]) -> None:
         if self.out is not None and self.accelerator.is_main_process:

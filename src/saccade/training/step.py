@@ -88,7 +88,7 @@ class Stepper:
         # In the precision of the loss, as if there were one micro-batch.
         return (torch.tensor(total, dtype=dtype) / max(count, 1)).item()
 
-    def _over_processes(self, found: Loss) -> tuple[float, float]:
+    def _over_processes(self, found: Loss) -> tuple[float, int | float]:
         """Sum and count of all processes' micro-batches. NaN in one of them is NaN in all, so that all stop."""
         if self.accelerator.num_processes == 1:
             return found.sum.item(), found.count.item()
