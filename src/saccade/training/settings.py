@@ -33,7 +33,7 @@ class TrainingSettings:
         average: how many of the last checkpoints are kept and averaged at the end, as Vaswani et al. (2017) do with 5
             or 20; 0 averages none. The mean is then what training returns, whatever validation says.
         recompute: whether layers are computed again in the backward pass rather than kept: less memory, the same
-            gradients, about a third more time.
+            gradients, a third to half more time.
         tensorboard: whether lines of `log.jsonl` also go to `tensorboard/` in the run.
         log_every: steps between lines of `log.jsonl`.
         seed: of the initial weights, the order of the data, and dropout.
