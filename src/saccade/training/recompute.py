@@ -1,6 +1,6 @@
 """Activation checkpointing (Chen et al. 2016): each layer keeps its input and is computed again in the backward pass.
 
-Memory for L layers falls from all they keep to their L inputs and what one layer keeps; a step takes a third to half
+Memory for L layers falls from all they keep to their L inputs and what one layer keeps; a step takes a third
 to half longer. Dropout draws the same again, so gradients are the same bit for bit.
 """
 
