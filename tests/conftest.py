@@ -1,6 +1,7 @@
 """What every test shares: memory that shows when it was never written, seeds, and the type checks' switch."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -72,6 +73,29 @@ def seeded() -> Iterator[None]:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(7)
+
+
+REPEATED = (
+    "attention/test_contract.py",
+    "attention/test_export.py",
+    "attention/test_mechanism_cost.py",
+    "attention/test_streaming.py",
+    "attention/test_surroundings.py",
+    "attention/test_told_apart.py",
+    "bench/",
+    "checking/",
+    "integrations/",
+    "nn/test_streams.py",
+    "test_cli.py",
+)
+"""Tests that repeat, thousands of times, calls that others make with the run-time type checks: as long again."""
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it(request: pytest.FixtureRequest) -> None:
+    """No run-time type checks in what is repeated."""
+    if request.path.relative_to(Path(__file__).parent).as_posix().startswith(REPEATED):
+        request.getfixturevalue("unchecked")
 
 
 @pytest.fixture

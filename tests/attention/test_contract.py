@@ -73,7 +73,6 @@ def implied_weights(layer, n_q, n_k, **options):
     return layer(q, k, identity, **options)
 
 
-@pytest.mark.usefixtures("unchecked")  # thousands of calls of one kind; the types of each are checked in other tests
 @pytest.mark.parametrize("name", [*MECHANISMS, *MORE])
 def test_every_probe_that_a_claim_calls_for_passes(name):
     """`check` runs each probe in evaluation and in training."""
