@@ -21,7 +21,7 @@ class Loss(NamedTuple):
     """
 
     sum: Float[Tensor, ""]
-    count: Int[Tensor, ""]
+    count: Int[Tensor, ""]  # pyright: ignore[reportIncompatibleMethodOverride] - a loss is read by name
 
     @property
     def mean(self) -> Float[Tensor, ""]:
