@@ -7,6 +7,9 @@ import typer
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
+SHARES = ("accuracy", "half_width", "majority_share", "unknown_share")
+"""Scores that are shares, from 0 to 1."""
+
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeat at will.")
 ]
@@ -19,8 +22,9 @@ def say(text: str) -> None:
 
 
 def scores(metrics: dict[str, Any]) -> str:
-    """Scores in words: accuracies as percentages."""
-    shares = {name: f"{metrics[name]:.1%}" for name in ("accuracy", "half_width", "majority_share")}
+    """Scores in words: accuracies as percentages, each with how far chance may move it."""
     texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
-    texts |= {"accuracy": f"{shares['accuracy']} ± {shares['half_width']}", "majority_share": shares["majority_share"]}
-    return "\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items() if name != "half_width")
+    texts |= {name: f"{metrics[name]:.1%}" for name in SHARES if name in metrics}
+    if "half_width" in texts:
+        texts["accuracy"] += f" ± {texts.pop('half_width')}"
+    return "\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items())
