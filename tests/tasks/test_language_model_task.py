@@ -1,10 +1,13 @@
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
+from saccade import config
+from saccade.cli import run as command
 from saccade.data.stream import StreamSettings, load_streams
 from saccade.data.tokenizer_training import TokenizerSettings
 from saccade.models import LanguageModelSettings
@@ -127,6 +130,20 @@ def test_a_run_of_a_text_that_has_changed_is_not_resumed(recipe, tmp_path):
     path.write_text(LINE.upper() * 30, encoding="utf-8")
     with pytest.raises(ValueError, match="data must be what the run began with"):
         resume(tmp_path / "run", quiet=True)
+
+
+def test_the_command_line_trains_and_scores_it(recipe, tmp_path, capsys):
+    path, folder = tmp_path / "recipe.toml", tmp_path / "run"
+    path.write_text(config.dump(recipe), encoding="utf-8")
+    assert command(["train", str(path), "--out", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^bits per byte: [\d.]+$", printed, re.MULTILINE)
+    assert re.search(r"^unknown share: 0\.0%$", printed, re.MULTILINE)
+    assert command(["evaluate", str(folder), "--set", "windows.stride=3"]) == 0
+    assert "perplexity: " in capsys.readouterr().out
+    for others in (["show", str(folder)], ["compare", "--recipe", str(path)]):
+        assert command(others) != 0
+        assert "language_model" in capsys.readouterr().err
 
 
 def test_auxiliary_losses_are_learned_from(text):
