@@ -8,8 +8,10 @@ import torch
 from saccade.bench import compare as module
 from saccade.bench.compare import compare, comparison_recipe
 from saccade.bench.measure import ROUNDS
-from saccade.tasks.classification import fit, prepare, score
+from saccade.tasks.classification import Prepared, prepare, score
 from saccade.training import Interrupted
+
+fit = Prepared.fit
 
 
 def names(path):
@@ -46,7 +48,7 @@ def test_all_are_trained_and_everything_is_written(small_recipe, tmp_path):
 def test_scores_are_those_of_the_task(small_recipe, tmp_path):
     found = compare(small_recipe, ["linear"], tmp_path / "out", baseline=False)
     prepared = prepare(replace(small_recipe, model=replace(small_recipe.model, mechanism="linear")))
-    trained = fit(prepared, quiet=True)
+    trained = prepared.fit(quiet=True)
     expected = score(prepared.model, prepared.data.test, prepared.data.vocabulary.pad_id)
     (row,) = found.rows
     assert row.accuracy == pytest.approx(expected.accuracy)
@@ -71,7 +73,7 @@ def test_a_mechanism_that_fails_leaves_the_others(small_recipe, tmp_path, monkey
             raise RuntimeError("too large\nand a second line")
         return fit(prepared, **options)
 
-    monkeypatch.setattr(module, "fit", fails_for_local)
+    monkeypatch.setattr(Prepared, "fit", fails_for_local)
     found = compare(small_recipe, "local, linear", tmp_path / "out")
     assert [row.status for row in found.rows] == ["done", "failed", "done"]
     assert found.rows[1].reason == "RuntimeError: too large"
@@ -97,7 +99,7 @@ def test_stopping_keeps_what_is_done(small_recipe, tmp_path, monkeypatch, stop):
             raise stop
         return fit(prepared, **options)
 
-    monkeypatch.setattr(module, "fit", stops_at_local)
+    monkeypatch.setattr(Prepared, "fit", stops_at_local)
     found = compare(small_recipe, "local, linear", tmp_path / "out")
     assert [row.status for row in found.rows] == ["done", "stopped", "stopped"]
     assert found.stopped
@@ -114,7 +116,7 @@ def test_what_is_done_is_written_before_the_next_begins(small_recipe, tmp_path, 
         seen.append(len(records(tmp_path / "out")) if path.exists() else 0)
         return fit(prepared, **options)
 
-    monkeypatch.setattr(module, "fit", looks_first)
+    monkeypatch.setattr(Prepared, "fit", looks_first)
     compare(small_recipe, "local, linear", tmp_path / "out")
     assert seen == [0, 1, 2]
 

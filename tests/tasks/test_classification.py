@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from saccade.data import Batch, DataSettings, Split
 from saccade.models import ClassifierSettings, SequenceClassifier
-from saccade.tasks import classification, recipe_of
-from saccade.tasks.classification import Recipe, evaluate, fit, prepare, resume, score, train
+from saccade.tasks import classification, recipe_of, resume, train
+from saccade.tasks.classification import Recipe, evaluate, prepare, score
 from saccade.tasks.other_data import other_data
 from saccade.training import Interrupted, TrainingSettings, half_width
 
@@ -161,7 +161,7 @@ def test_the_seed_of_training_decides_weights_and_order():
     assert not equal(one.model, other.model)
     losses = {name: [] for name in ("one", "same", "other")}
     for name, prepared in (("one", one), ("same", same), ("other", other)):
-        fit(prepared, on_step=lambda step, loss, seconds, name=name: losses[name].append(loss), quiet=True)
+        prepared.fit(on_step=lambda step, loss, seconds, name=name: losses[name].append(loss), quiet=True)
     assert losses["one"] == losses["same"]
     assert len(losses["one"]) == 11
     assert losses["one"] != losses["other"]
@@ -200,7 +200,7 @@ def test_several_mechanisms_train_on_data_that_is_loaded_once():
     data = prepare(RECIPE).data
     for mechanism in ("full", "big_bird", "linear"):
         prepared = prepare(replace(RECIPE, model=replace(MODEL, mechanism=mechanism)), data)
-        trained = fit(prepared, quiet=True)
+        trained = prepared.fit(quiet=True)
         assert len(trained.step_seconds) == 11
         assert trained.validation is not None
 

@@ -11,8 +11,8 @@ from saccade.cli import run as command
 from saccade.data.stream import StreamSettings, load_streams
 from saccade.data.tokenizer_training import TokenizerSettings
 from saccade.models import LanguageModelSettings
-from saccade.tasks import language_model, load_recipe, recipe_of
-from saccade.tasks.language_model import Recipe, WindowSettings, evaluate, load, prepare, resume, score, train
+from saccade.tasks import language_model, load_recipe, recipe_of, resume, train
+from saccade.tasks.language_model import Recipe, WindowSettings, evaluate, load, prepare, score
 from saccade.training import TrainingSettings
 
 LINE = "the cat sat on the mat, and the dog sat on the cat.\n"

@@ -29,7 +29,7 @@ from saccade.bench.verdict import verdict
 from saccade.data import LabelledData
 from saccade.data import load as load_data
 from saccade.tasks import Recipe, classification_recipe
-from saccade.tasks.classification import Prepared, fit, prepare
+from saccade.tasks.classification import Prepared, prepare
 from saccade.training import Interrupted
 from saccade.writing import refuse_existing, write
 
@@ -165,7 +165,7 @@ class _Race:
         with self.turn(name):
             prepared = self.prepare(name)
             started = time.perf_counter()
-            trained = fit(prepared, quiet=True, on_step=on_step)
+            trained = prepared.fit(quiet=True, on_step=on_step)
             seconds = time.perf_counter() - started
             self.tell(f"testing {name}")
             pad_id, batch_size = self.data.vocabulary.pad_id, self.recipe.training.batch_size

@@ -18,16 +18,16 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue this run instead.")] = None,
 ) -> None:
     """Train the model of a recipe, or continue a run that was stopped."""
-    from saccade.tasks import TASKS, load_recipe, recipe_of
+    from saccade import tasks
 
     if (recipe is None) == (resume is None) or (resume is not None and (overrides or out)):
         raise typer.BadParameter("give a RECIPE, with --set and --out if you like, or --resume DIR alone")
     if resume is not None:
-        metrics = TASKS[recipe_of(resume).task].resume(resume)
+        metrics = tasks.resume(resume)
         out = resume
     else:
-        settings = load_recipe(recipe, overrides or [])
+        settings = tasks.load_recipe(recipe, overrides or [])
         out = out or Path("runs") / f"{recipe.stem if recipe else ''}{time.strftime('-%Y%m%d-%H%M%S')}"
-        metrics = TASKS[settings.task].train(settings, out)
+        metrics = tasks.train(settings, out)
     say(scores(metrics))
     say(f"everything is in {out}")

@@ -13,11 +13,13 @@ from torch import nn
 from saccade import config
 from saccade.data import Split
 from saccade.errors import must_be, unknown
-from saccade.tasks import classification, language_model, other_data
+from saccade.tasks import classification, language_model, other_data, run
 from saccade.tasks.classification import Recipe
+from saccade.tasks.run import Work
 from saccade.tasks.run_folder import recipe_path
+from saccade.training.progress import OnStep
 
-__all__ = ["TASKS", "Recipe", "Task", "classification_recipe", "load_recipe", "recipe_of"]
+__all__ = ["TASKS", "Recipe", "Task", "classification_recipe", "load_recipe", "recipe_of", "resume", "train"]
 
 
 @dataclass(frozen=True)
@@ -26,25 +28,32 @@ class Task:
 
     Attributes:
         recipe: the class of its recipes, which name their task.
-        train: train into a new folder.
-        resume: continue the run in a folder.
+        prepare: the data and the model of a recipe.
         evaluate: score the model of a run, on the run's own data or another source, with overrides, in a split.
         load: the model of a run and the examples of a split, if they have labels. The model takes `record=`.
     """
 
     recipe: type
-    train: Callable[..., dict[str, object]]
-    resume: Callable[..., dict[str, object]]
+    prepare: Callable[[Any], Work]
     evaluate: Callable[[Path, str | None, Sequence[str], str | None], dict[str, object]]
     load: Callable[[Path, str], tuple[nn.Module, Split]] | None = None
 
 
 TASKS: dict[str, Task] = {
-    "classification": Task(
-        Recipe, classification.train, classification.resume, other_data.evaluate, classification.load
-    ),
-    "language_model": Task(language_model.Recipe, language_model.train, language_model.resume, language_model.evaluate),
+    "classification": Task(Recipe, classification.prepare, other_data.evaluate, classification.load),
+    "language_model": Task(language_model.Recipe, language_model.prepare, language_model.evaluate),
 }
+
+
+def train(recipe: Any, out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
+    """Train into the new folder `out`, and score the model on the test split; errors as `saccade.tasks.run.train`."""
+    return run.train(TASKS[recipe.task].prepare, recipe, out, on_step=on_step, quiet=quiet)
+
+
+def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
+    """Continue the run in `out` from its latest checkpoint; errors as `saccade.tasks.run.resume`."""
+    recipe = recipe_of(out)
+    return run.resume(TASKS[recipe.task].prepare, recipe, out, on_step=on_step, quiet=quiet)
 
 
 def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Any:

@@ -1,6 +1,6 @@
 """The task "one label a sequence": data, model, loss and score from one recipe.
 
-`train`, `resume` and `evaluate` work on a run folder. `prepare`, `fit` and `score` are the same without one,
+`train`, `resume` and `evaluate` work on a run folder. `prepare` and `score` are the same without one,
 for a caller that trains several models on data it loads once.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from saccade import config, training
+from saccade import config
 from saccade.attention.record import Record
 from saccade.data import Batch, DataSettings, LabelledData, Split, batches, endless, kind_of
 from saccade.data import load as load_data
@@ -25,12 +25,11 @@ from saccade.nn import losses
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.nn.losses import Loss
 from saccade.shapes import Float, Tensor
-from saccade.tasks import run, run_folder
+from saccade.tasks import run_folder
 from saccade.tasks.labelled_record import LabelledRecord
 from saccade.tasks.run import Work
-from saccade.training import Trained, TrainingSettings, accuracy, half_width
+from saccade.training import TrainingSettings, accuracy, half_width
 from saccade.training.process import process_state
-from saccade.training.progress import OnStep
 
 SPLITS = ("train", "validation", "test")
 
@@ -76,16 +75,19 @@ class Prepared(Work):
         """What a run remembers of the data."""
         return LabelledRecord.of(self.data)
 
-    def fit(
-        self,
-        out: Path | None = None,
-        *,
-        resume: bool = False,
-        on_step: OnStep | None = None,
-        quiet: bool = False,
-    ) -> Trained:
-        """Train the model in place; arguments and errors as in `saccade.training.train`."""
-        return fit(self, out, resume=resume, on_step=on_step, quiet=quiet)
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The examples to train on, in a new order in each epoch."""
+        settings, pad_id = self.recipe.training, self.data.vocabulary.pad_id
+        return endless(self.data.train, settings.batch_size, pad_id, seed=settings.seed, start=start)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """As the function `loss`."""
+        return loss(model, batch)
+
+    def validate(self, model: nn.Module) -> float:
+        """The share of right answers."""
+        pad_id, size = self.data.vocabulary.pad_id, self.recipe.training.batch_size
+        return score(model, self.data.validation, pad_id, size).accuracy
 
     def metrics(self) -> dict[str, object]:
         """The scores on the test split."""
@@ -132,37 +134,6 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
     return Prepared(recipe, data, model)
 
 
-def fit(
-    prepared: Prepared,
-    out: Path | None = None,
-    *,
-    resume: bool = False,
-    on_step: OnStep | None = None,
-    quiet: bool = False,
-) -> Trained:
-    """Train the prepared model in place; arguments and errors as in `saccade.training.train`."""
-    settings, data = prepared.recipe.training, prepared.data
-    pad_id = data.vocabulary.pad_id
-
-    def stream(start: int) -> Iterator[Batch]:
-        return endless(data.train, settings.batch_size, pad_id, seed=settings.seed, start=start)
-
-    def validate(model: nn.Module) -> float:
-        return score(model, data.validation, pad_id, settings.batch_size).accuracy
-
-    return training.train(
-        prepared.model,
-        loss,
-        stream,
-        settings,
-        out,
-        resume=resume,
-        validate=validate,
-        on_step=on_step,
-        quiet=quiet,
-    )
-
-
 def loss(model: nn.Module, batch: Batch) -> Loss:
     """Cross-entropy of a batch, in nats, with the auxiliary losses of its mechanisms."""
     record = Record("losses")
@@ -189,16 +160,6 @@ def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> 
     logits = predict(model, split, pad_id, batch_size)
     right = accuracy(logits.argmax(1), split.labels)
     return Score(right, half_width(right, len(split)), cross_entropy(logits, split.labels).item(), len(split))
-
-
-def train(recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Train into the new folder `out`, and score the model on the test split; errors as `saccade.tasks.run.train`."""
-    return run.train(prepare, recipe, out, on_step=on_step, quiet=quiet)
-
-
-def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Continue the run in `out` from its latest checkpoint; errors as `saccade.tasks.run.resume`."""
-    return run.resume(prepare, Recipe, out, on_step=on_step, quiet=quiet)
 
 
 def evaluate(folder: Path, data: DataSettings | None = None, split: str | None = None) -> dict[str, object]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from saccade import config, training
+from saccade import config
 from saccade.attention.record import Record
 from saccade.data.stream import Stream, StreamData, StreamSettings, load_stream, load_streams
 from saccade.data.tokenizer import Tokenizer
@@ -24,12 +24,11 @@ from saccade.errors import must_be, unknown
 from saccade.models import LanguageModel, LanguageModelSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
-from saccade.tasks import run, run_folder
+from saccade.tasks import run_folder
 from saccade.tasks.run import Work
 from saccade.tasks.run_folder import DATA, DataRecord
-from saccade.training import Trained, TrainingSettings
+from saccade.training import TrainingSettings
 from saccade.training.process import process_state
-from saccade.training.progress import OnStep
 from saccade.writing import write
 
 TOKENIZER = "tokenizer.json"
@@ -162,28 +161,19 @@ class Prepared(Work):
         """What a run remembers of the text."""
         return TextRecord.of(self.data)
 
-    def fit(
-        self,
-        out: Path | None = None,
-        *,
-        resume: bool = False,
-        on_step: OnStep | None = None,
-        quiet: bool = False,
-    ) -> Trained:
-        """Train the model in place; arguments and errors as in `saccade.training.train`."""
-        settings, windows, tokens = self.recipe.training, self.recipe.windows, self.data.train.tokens
+    def batches(self, start: int) -> Iterator[WindowBatch]:
+        """Windows of the text to train on."""
+        settings, windows = self.recipe.training, self.recipe.windows
         cut = ORDERS[windows.order]
+        return cut(self.data.train.tokens, windows.length, settings.batch_size, seed=settings.seed, start=start)
 
-        def stream(start: int) -> Iterator[WindowBatch]:
-            return cut(tokens, windows.length, settings.batch_size, seed=settings.seed, start=start)
+    def loss(self, model: nn.Module, batch: WindowBatch) -> Loss:
+        """As the function `loss`."""
+        return loss(model, batch)
 
-        def validate(model: nn.Module) -> float:
-            return -score(model, self.data.validation, windows, settings.batch_size).nats_per_token
-
-        validated = validate if settings.validate_every else None
-        return training.train(
-            self.model, loss, stream, settings, out, resume=resume, validate=validated, on_step=on_step, quiet=quiet
-        )
+    def validate(self, model: nn.Module) -> float:
+        """The mean log-likelihood of a token, in nats."""
+        return -score(model, self.data.validation, self.recipe.windows, self.recipe.training.batch_size).nats_per_token
 
     def metrics(self) -> dict[str, object]:
         """The scores on the test split."""
@@ -232,16 +222,6 @@ def score(model: nn.Module, text: Stream, windows: WindowSettings, batch_size: i
     mean = total / count
     bits = total / math.log(2) / text.bytes
     return Score(mean, math.exp(min(mean, 700)), bits, total / text.characters, count)
-
-
-def train(recipe: Recipe, out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Train into the new folder `out`, and score the model on the test text; errors as `saccade.tasks.run.train`."""
-    return run.train(prepare, recipe, out, on_step=on_step, quiet=quiet)
-
-
-def resume(out: Path, *, on_step: OnStep | None = None, quiet: bool = False) -> dict[str, object]:
-    """Continue the run in `out` from its latest checkpoint; errors as `saccade.tasks.run.resume`."""
-    return run.resume(prepare, Recipe, out, on_step=on_step, quiet=quiet)
 
 
 def load(folder: Path) -> tuple[LanguageModel, Tokenizer]:

@@ -2,12 +2,15 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from saccade import config
+from torch import nn
+
+from saccade import config, training
 from saccade.errors import must_be
+from saccade.nn.losses import Loss
 from saccade.tasks import run_folder
 from saccade.tasks.run_folder import DataRecord
 from saccade.training import Trained
@@ -17,7 +20,15 @@ from saccade.writing import write
 
 
 class Work(ABC):
-    """A recipe with its data loaded and its model built."""
+    """A recipe with its data loaded and its model built.
+
+    Attributes:
+        recipe: what both were made from; `recipe.training` says how the model is trained.
+        model: the model, with the weights that training starts from.
+    """
+
+    recipe: Any
+    model: Any
 
     @property
     @abstractmethod
@@ -30,6 +41,25 @@ class Work(ABC):
         """What the run remembers of the data."""
 
     @abstractmethod
+    def batches(self, start: int) -> Iterator[Any]:
+        """The endless sequence of training batches from number `start` on, the same each time."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Loss:
+        """The loss of a batch under the model, with the auxiliary losses of its mechanisms."""
+
+    @abstractmethod
+    def validate(self, model: nn.Module) -> float:
+        """The score on the validation split; higher is better."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, object]:
+        """The scores of the model on the test split."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model."""
+
     def fit(
         self,
         out: Path | None = None,
@@ -39,14 +69,18 @@ class Work(ABC):
         quiet: bool = False,
     ) -> Trained:
         """Train the model in place; arguments and errors as in `saccade.training.train`."""
-
-    @abstractmethod
-    def metrics(self) -> dict[str, object]:
-        """The scores of the model on the test split."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write the model."""
+        settings = self.recipe.training
+        return training.train(
+            self.model,
+            self.loss,
+            self.batches,
+            settings,
+            out,
+            resume=resume,
+            validate=self.validate if settings.validate_every else None,
+            on_step=on_step,
+            quiet=quiet,
+        )
 
 
 Recipe = TypeVar("Recipe")
@@ -77,7 +111,7 @@ def train(
 
 def resume(
     prepare: Callable[[Recipe], Work],
-    recipe: type[Recipe],
+    recipe: Recipe,
     out: Path,
     *,
     on_step: OnStep | None = None,
@@ -90,7 +124,7 @@ def resume(
         ValueError: the checkpoint is damaged, or the data are no longer those the run began with.
         Interrupted, FloatingPointError, OSError: as `saccade.training.train`.
     """
-    work = prepare(config.load(run_folder.recipe_path(out), recipe))
+    work = prepare(recipe)
     if work.record.fingerprint != run_folder.read_data(out)["fingerprint"]:
         constraint = "what the run began with, but the training examples have changed; start a new run"
         raise ValueError(must_be("data", constraint, work.name))

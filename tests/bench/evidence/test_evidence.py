@@ -14,7 +14,8 @@ from saccade.bench.evidence.report import advice, conclusion, facts, percent, pr
 from saccade.bench.evidence.show_run import show_run
 from saccade.data import DataSettings
 from saccade.models import ClassifierSettings, SequenceClassifier
-from saccade.tasks.classification import Recipe, load, train
+from saccade.tasks import train
+from saccade.tasks.classification import Recipe, load
 from saccade.training import TrainingSettings
 
 LISTOPS = DataSettings(

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from saccade.bench.sweep import cell as module
 from saccade.bench.sweep.cell import run_cell
 from saccade.bench.sweep.plan import Cell, read_plan
 from saccade.bench.sweep.records import read_records
 from saccade.bench.sweep.run import Only, sweep
+from saccade.tasks.classification import Prepared
 
 LINEAR = Cell("letters", "linear", 0)
 FOUND = (
@@ -69,7 +69,7 @@ def test_a_failure_is_a_record_and_is_tried_again_when_asked(plan, monkeypatch, 
         raise MemoryError(f"too large for {plan.frame.data_folder}/letters.csv\nand so on")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "fit", fail)
+        patch.setattr(Prepared, "fit", fail)
         run_cell(plan, LINEAR, tmp_path)
     record = read_records(tmp_path)[LINEAR]
     assert (record["status"], record["reason"]) == ("failed", "MemoryError: too large for {data_folder}/letters.csv")

@@ -15,7 +15,7 @@ from saccade.attention.weights import implied_weights
 from saccade.data import DataSettings
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.shapes import Float, Int, Tensor
-from saccade.tasks.classification import Recipe, fit, prepare
+from saccade.tasks.classification import Recipe, prepare
 from saccade.training import TrainingSettings
 
 LENGTH, HEADS = 256, 8
@@ -59,7 +59,7 @@ def trained_passage(recipe: Recipe = RECIPE, say: Callable[[str], object] = prin
             say(f"step {step} of {recipe.training.steps}: loss {loss:.2f}")
 
     prepared = prepare(recipe)
-    fit(prepared, quiet=True, on_step=on_step)
+    prepared.fit(quiet=True, on_step=on_step)
     tokens = next(each for each in prepared.data.test.sequences if len(each) == recipe.data.length)
     return read(prepared.model, tokens)
 

@@ -18,7 +18,7 @@ from saccade.bench.trial import Trial
 from saccade.data import LabelledData
 from saccade.data import load as load_data
 from saccade.tasks import Recipe
-from saccade.tasks.classification import Prepared, Score, fit, prepare, score
+from saccade.tasks.classification import Prepared, Score, prepare, score
 from saccade.tasks.labelled_record import LabelledRecord
 from saccade.training import Interrupted
 from saccade.training.process import process_state
@@ -67,7 +67,7 @@ def _training(recipe: Recipe, on_step: OnStep | None) -> dict[str, Any]:
     data = load_data(recipe.data)
     prepared = prepare(recipe, data)
     started = time.perf_counter()
-    trained = fit(prepared, quiet=True, on_step=on_step)
+    trained = prepared.fit(quiet=True, on_step=on_step)
     seconds = time.perf_counter() - started
     found = {name: _score(prepared, name) for name in ("validation", "test")}
     return {
