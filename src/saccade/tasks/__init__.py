@@ -14,6 +14,7 @@ from saccade import config
 from saccade.data import Split
 from saccade.errors import must_be, unknown
 from saccade.tasks import classification, language_model, other_data, run
+from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
 from saccade.tasks.run import Work
 from saccade.tasks.run_folder import recipe_path
@@ -31,12 +32,16 @@ class Task:
         prepare: the data and the model of a recipe.
         evaluate: score the model of a run, on the run's own data or another source, with overrides, in a split.
         load: the model of a run and the examples of a split, if they have labels. The model takes `record=`.
+        predict: what the model of a run says of lines, such as their labels.
+        generate: what the model of a run writes to lines.
     """
 
     recipe: type
     prepare: Callable[[Any], Work]
     evaluate: Callable[[Path, str | None, Sequence[str], str | None], dict[str, object]]
     load: Callable[[Path, str], tuple[nn.Module, Split]] | None = None
+    predict: Callable[[Path], Answer] | None = None
+    generate: Callable[[Path, GenerateOptions], Answer] | None = None
 
 
 TASKS: dict[str, Task] = {
