@@ -62,14 +62,16 @@ class GenerateOptions:
 
 
 def to_method(text: str) -> Method:
-    """The decoding method that a text describes, such as `beam(width=5, length_penalty=0.6)`.
+    """The decoding method, of one result, that a text describes, such as `beam(width=5, length_penalty=0.6)`.
 
     Raises:
-        ValueError: an unknown method or option, or one that is refused.
+        ValueError: an unknown method or option, one that is refused, or more than one result for a line.
     """
     method = read(text, METHODS, "method")
     if not isinstance(method, Method):
         raise ValueError(must_be("method", "a call such as beam(width=5)", text))
+    if (results := getattr(method, "results", 1)) != 1:
+        raise ValueError(must_be("results", "1: a line gets one answer", results))
     return method
 
 

@@ -25,6 +25,7 @@ from saccade.models import LanguageModel, LanguageModelSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.tasks import run_folder
+from saccade.tasks.answers import to_method
 from saccade.tasks.run import Work
 from saccade.tasks.run_folder import DATA, DataRecord
 from saccade.training import TrainingSettings
@@ -78,16 +79,19 @@ class Recipe:
         windows: what is read at once.
         model: the shape of the model.
         training: how it is trained.
+        method: how it writes where nothing else is asked for.
     """
 
     data: StreamSettings
     task: Literal["language_model"] = "language_model"
+    method: str = "sampling(temperature=0.8, max_length=200)"
     windows: WindowSettings = field(default_factory=WindowSettings)
     model: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        """Refuse a model that cannot do this."""
+        """Refuse a model or a method that cannot do this."""
+        to_method(self.method)
         if not self.model.causal:
             raise ValueError(must_be("model.causal", "true: what comes next is not to be seen", self.model.causal))
 
