@@ -13,7 +13,16 @@ from torch import nn
 from saccade import config
 from saccade.data import Split
 from saccade.errors import must_be, unknown
-from saccade.tasks import classification, continuation, labelling, language_model, other_data, run
+from saccade.tasks import (
+    classification,
+    continuation,
+    filling,
+    labelling,
+    language_model,
+    masked_language_model,
+    other_data,
+    run,
+)
 from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
 from saccade.tasks.run import Work
@@ -50,6 +59,12 @@ TASKS: dict[str, Task] = {
     ),
     "language_model": Task(
         language_model.Recipe, language_model.prepare, language_model.evaluate, generate=continuation.continuation
+    ),
+    "masked_language_model": Task(
+        masked_language_model.Recipe,
+        masked_language_model.prepare,
+        masked_language_model.evaluate,
+        predict=filling.filling,
     ),
 }
 

@@ -97,3 +97,20 @@ def answered(lines: Iterable[Line], answer: Answer, chunk: int = CHUNK) -> Itera
         if len(found) != len(some):
             raise ValueError(must_be("answers", f"one for each of the {len(some)} lines", len(found)))
         yield from found
+
+
+def refuse_longer(lines: Sequence[Line], lengths: Int[Tensor, " b"], limit: int) -> None:
+    """Refuse a line of more tokens than a model can read.
+
+    Args:
+        lines: what is asked.
+        lengths: the tokens of each.
+        limit: the most that it may have.
+
+    Raises:
+        ValueError: the message says which line it is.
+    """
+    for line, length in zip(lines, lengths.tolist(), strict=True):
+        if length > limit:
+            constraint = f"of at most {max(limit, 0)} tokens, for which the model has positions"
+            raise ValueError(f"{line.where}: {must_be('line', constraint, length)}")

@@ -17,9 +17,10 @@ from saccade.errors import must_be
 from saccade.generation import Method, SpecialTokens, generate
 from saccade.models import LanguageModel
 from saccade.shapes import Int, Tensor
-from saccade.tasks import language_model, run_folder
-from saccade.tasks.answers import Answer, GenerateOptions, Line, seeds_of, to_method
+from saccade.tasks import run_folder
+from saccade.tasks.answers import Answer, GenerateOptions, Line, refuse_longer, seeds_of, to_method
 from saccade.tasks.language_model import Recipe
+from saccade.tasks.windowed_text import load
 from saccade.training.process import process_state
 
 SPECIAL = SpecialTokens(pad=PAD, eos=EOS, never=(BOS, UNK, MASK, BLANK))
@@ -50,8 +51,11 @@ class Continuation:
             ValueError: a line is too long for the model.
         """
         prompts = self.tokenizer.encode_all(line.text for line in lines)
+        if self.model.settings.position == "learned":
+            # The begin and the answer take places, too.
+            limit = self.model.settings.max_length - 1 - getattr(self.method, "max_length", 0)
+            refuse_longer(lines, prompts.lengths, limit)
         prompts = prompts.framed(torch.full((len(lines), 1), BOS), torch.empty(len(lines), 0, dtype=torch.long))
-        self._refuse_too_long(prompts, lines)
         seeds, answers = seeds_of(lines, self.seed), [""] * len(lines)
         for rows in prompts.lengths.argsort(stable=True).split(self.batch_size):
             for row, answer in zip(rows.tolist(), self._answer(prompts, rows, seeds[rows]), strict=True):
@@ -65,16 +69,6 @@ class Continuation:
         ends = (found.lengths - found.ended.long()).tolist()
         return [self.tokenizer.decode(row[:end]) for row, end in zip(found.tokens.cpu(), ends, strict=True)]
 
-    def _refuse_too_long(self, prompts: Ragged, lines: Sequence[Line]) -> None:
-        """Refuse what runs past the end of a position table."""
-        if self.model.settings.position != "learned":
-            return
-        longest = self.model.settings.max_length - getattr(self.method, "max_length", 0)
-        for line, length in zip(lines, prompts.lengths.tolist(), strict=True):
-            if length > longest:
-                constraint = f"at most {max(longest - 1, 0)} tokens, so that the answer ends before max_length does"
-                raise ValueError(f"{line.where}: {must_be('line', constraint, length - 1)}")
-
 
 def continuation(folder: Path, options: GenerateOptions) -> Answer:
     """How the model of a run goes on from lines.
@@ -87,6 +81,6 @@ def continuation(folder: Path, options: GenerateOptions) -> Answer:
         raise ValueError(must_be("to", "left out for a language model, which goes on in the text it reads", options.to))
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     method = to_method(options.method or recipe.method)
-    model, tokenizer = language_model.load(folder)
+    model, tokenizer = load(folder)
     model.to(process_state().device)
     return Continuation(model, tokenizer, method, options.seed, recipe.training.batch_size)
