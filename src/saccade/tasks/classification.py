@@ -97,7 +97,7 @@ class Prepared(Work):
 
     def save(self, folder: Path) -> None:
         """Write the model."""
-        self.model.save(folder)
+        self.model.save_pretrained(folder)
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def trained_model(folder: Path) -> SequenceClassifier:
         ValueError: it is damaged.
     """
     run_folder.refuse_untrained(folder)
-    return SequenceClassifier.load(folder)
+    return SequenceClassifier.from_pretrained(folder)
 
 
 def _metrics(found: Score, examples: Split, record: LabelledRecord, source: str, split: str) -> dict[str, object]:
