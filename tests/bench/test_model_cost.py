@@ -9,7 +9,7 @@ from saccade.bench import model_cost as module
 from saccade.bench.model_cost import Dominance, Shape, dominance, layer_cost, model_cost
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.nn import Encoder, MultiHeadAttention
-from saccade.nn.transformer import EncoderLayer
+from saccade.nn.encoder import EncoderLayer
 
 SHAPE = Shape(width=24, heads=3, layers=2, hidden=40)
 B = 2

@@ -13,7 +13,7 @@ from saccade.attention.patterns import big_bird
 from saccade.attention.record import Record
 from saccade.checking import check
 from saccade.nn import Encoder
-from saccade.nn.transformer import EncoderLayer
+from saccade.nn.encoder import EncoderLayer
 
 WIDTH, HEADS, LAYERS, N = 12, 3, 2, 20
 PATTERNS = {

@@ -1,123 +1,135 @@
+"""Encoder, decoder and the whole Transformer, next to torch's own with the same weights: outputs and gradients."""
+
 import pytest
 import torch
-from torch import nn
+from stack_cases import shaken
+from torch_peers import stack_pairs, torch_decoder, torch_encoder, torch_transformer, transformer_pairs
 
-from saccade.attention.patterns import Local, Random
-from saccade.nn import Encoder
+from saccade.attention.record import Record
+from saccade.nn import Decoder, Encoder, Transformer
 
-WIDTH, HEADS, HIDDEN, LAYERS = 21, 3, 31, 2
+WIDTH, HEADS, HIDDEN = 21, 3, 31
+N, T = 11, 7
+norms = pytest.mark.parametrize("norm", ["pre", "post"])
+activations = pytest.mark.parametrize("activation", ["gelu", "relu"])
+masks = pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 
 
-def peer(ours, norm, activation):
-    """torch's own encoder with the same weights."""
-    layer = nn.TransformerEncoderLayer(
-        WIDTH, HEADS, HIDDEN, dropout=0.3, activation=activation, batch_first=True, norm_first=norm == "pre"
+def tokens(n):
+    return torch.randn(2, n, WIDTH, dtype=torch.float64)
+
+
+def mask(*lengths, n):
+    return torch.arange(n) < torch.tensor(lengths)[:, None]
+
+
+def future(n):
+    return torch.ones(n, n, dtype=torch.bool).triu(1)
+
+
+def hidden(key_mask):
+    """torch's masks are inverted: True hides."""
+    return None if key_mask is None else ~key_mask
+
+
+def assert_same(ours, theirs, pairs, out, expected, real):
+    """Outputs at real tokens, and what a sum of them says to every weight."""
+    torch.testing.assert_close(out[real], expected[real], rtol=0, atol=1e-12)
+    upstream = torch.randn_like(out[real])
+    for each in (out, expected):
+        (each[real] * upstream).sum().backward()
+    for mine, other in pairs(ours, theirs):
+        torch.testing.assert_close(torch.cat([part.grad for part in mine]), other.grad, rtol=1e-11, atol=1e-11)
+
+
+@norms
+@activations
+@masks
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_the_encoder_equals_torch(norm, activation, masked, causal):
+    ours = shaken(Encoder(WIDTH, HEADS, 2, HIDDEN, norm=norm, activation=activation, dropout=0.3))
+    theirs = torch_encoder(ours, HEADS, HIDDEN, norm, activation)
+    x, key_mask = tokens(N), mask(N, 5, n=N) if masked else None
+    expected = theirs(x, mask=future(N) if causal else None, src_key_padding_mask=hidden(key_mask))
+    real = mask(N, N, n=N) if key_mask is None else key_mask
+    assert_same(ours, theirs, stack_pairs, ours(x, key_mask, causal), expected, real)
+
+
+@norms
+@activations
+@masks
+@pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
+def test_the_decoder_equals_torch(norm, activation, masked, causal):
+    ours = shaken(Decoder(WIDTH, HEADS, 2, HIDDEN, norm=norm, activation=activation, dropout=0.3))
+    theirs = torch_decoder(ours, HEADS, HIDDEN, norm, activation)
+    x, context = tokens(T), tokens(N)
+    own, other = (mask(4, T, n=T), mask(N, 5, n=N)) if masked else (None, None)
+    expected = theirs(
+        x,
+        context,
+        tgt_mask=future(T) if causal else None,
+        tgt_key_padding_mask=hidden(own),
+        memory_key_padding_mask=hidden(other),
     )
-    final = nn.LayerNorm(WIDTH) if norm == "pre" else None
-    theirs = nn.TransformerEncoder(layer, LAYERS, final, enable_nested_tensor=False).double().eval()
-    with torch.no_grad():
-        for mine, other in zip(ours.layers, theirs.layers, strict=True):
-            projections = [mine.attention.projections[name] for name in ("q", "k", "v")]
-            other.self_attn.in_proj_weight.copy_(torch.cat([each.weight for each in projections]))
-            other.self_attn.in_proj_bias.copy_(torch.cat([each.bias for each in projections]))
-            other.self_attn.out_proj.load_state_dict(mine.attention.output.state_dict())
-            other.linear1.load_state_dict(mine.feed_forward[0].state_dict())
-            other.linear2.load_state_dict(mine.feed_forward[2].state_dict())
-            other.norm1.load_state_dict(mine.attention_norm.state_dict())
-            other.norm2.load_state_dict(mine.feed_forward_norm.state_dict())
-        if final is not None:
-            theirs.norm.load_state_dict(ours.norm.state_dict())
-    return theirs
+    real = mask(T, T, n=T) if own is None else own
+    assert_same(ours, theirs, stack_pairs, ours(x, context, own, other, causal), expected, real)
 
 
-def encoder(**options):
-    ours = Encoder(**{"width": WIDTH, "heads": HEADS, "layers": LAYERS, "hidden": HIDDEN, **options})
-    for weight in ours.parameters():
-        nn.init.normal_(weight)
-    return ours.double().eval()
+@norms
+@masks
+def test_the_transformer_equals_torch(norm, masked):
+    ours = shaken(Transformer(WIDTH, HEADS, 2, 3, HIDDEN, norm=norm, activation="relu", dropout=0.3))
+    theirs = torch_transformer(ours, HEADS, HIDDEN, norm, "relu")
+    source, target = tokens(N), tokens(T)
+    read, written = (mask(N, 5, n=N), mask(4, T, n=T)) if masked else (None, None)
+    expected = theirs(
+        source,
+        target,
+        tgt_mask=future(T),
+        src_key_padding_mask=hidden(read),
+        tgt_key_padding_mask=hidden(written),
+        memory_key_padding_mask=hidden(read),
+    )
+    real = mask(T, T, n=T) if written is None else written
+    out = ours(source, target, read, written)
+    assert_same(ours, theirs, transformer_pairs, out, expected, real)
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
-@pytest.mark.parametrize("causal", [False, True])
-def test_the_encoder_equals_torch(norm, activation, causal):
-    ours = encoder(norm=norm, activation=activation, dropout=0.3)
-    x = torch.randn(2, 11, WIDTH, dtype=torch.float64)
-    key_mask = torch.arange(11) < torch.tensor([11, 5])[:, None]
-    future = torch.ones(11, 11, dtype=torch.bool).triu(1) if causal else None
-    theirs = peer(ours, norm, activation)
-    expected = theirs(x, mask=future, src_key_padding_mask=~key_mask)
-    torch.testing.assert_close(ours(x, key_mask, causal)[key_mask], expected[key_mask], rtol=0, atol=1e-9)
-    torch.testing.assert_close(ours(x, causal=causal), theirs(x, mask=future), rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("norm", ["pre", "post"])
-def test_dropout_is_on_what_each_sublayer_adds(norm):
-    ours = encoder(norm=norm, layers=1, dropout=0.5).train()
-    x = torch.randn(2, 5, WIDTH, dtype=torch.float64)
-    seen = []
-    for module in ours.modules():
-        if isinstance(module, nn.Dropout):
-            module.register_forward_hook(lambda module, inputs, out: seen.append((inputs[0], out)))
-    layer = ours.layers[0]
-    out = ours(x)
-    (attended, attended_out), (fed, fed_out) = seen
-    source = layer.attention_norm(x) if norm == "pre" else x
-    assert torch.equal(attended, layer.attention(source))
-    middle = x + attended_out
-    middle = middle if norm == "pre" else layer.attention_norm(middle)
-    assert torch.equal(fed, layer.feed_forward(layer.feed_forward_norm(middle) if norm == "pre" else middle))
-    end = middle + fed_out
-    assert torch.equal(out, ours.norm(end) if norm == "pre" else layer.feed_forward_norm(end))
-    assert 0.3 < (fed_out == 0).double().mean() < 0.7
-
-
-def test_what_stands_behind_the_mask_reaches_nothing():
-    ours = encoder(mechanism=["full", "linear"])
-    x = torch.randn(2, 11, WIDTH, dtype=torch.float64)
-    key_mask = torch.arange(11) < torch.tensor([11, 5])[:, None]
-    dirty = x.masked_fill(~key_mask[..., None], float("nan")).requires_grad_()
-    out = ours(dirty, key_mask)
-    torch.testing.assert_close(out[1, :5], ours(x[1:, :5])[0], rtol=0, atol=1e-10)
-    out[key_mask].sum().backward()
+def test_what_stands_behind_the_masks_reaches_nothing():
+    ours = shaken(Transformer(WIDTH, HEADS, 1, hidden=HIDDEN))
+    source, target = tokens(N), tokens(T)
+    read, written = mask(N, 5, n=N), mask(4, T, n=T)
+    clean = ours(source, target, read, written)
+    source, target = (
+        x.masked_fill(~real[..., None], float("nan")).requires_grad_()
+        for x, real in ((source, read), (target, written))
+    )
+    out = ours(source, target, read, written)
+    assert torch.equal(out[written], clean[written])
+    out[written].sum().backward()
     assert all(weight.grad.isfinite().all() for weight in ours.parameters())
-    assert (dirty.grad[~key_mask] == 0).all()
+    assert not source.grad[~read].any()
+    assert not target.grad[~written].any()
 
 
-def test_each_layer_may_have_a_mechanism_of_its_own():
-    ours = encoder(mechanism=["full", Local(2)])
-    assert [str(layer.attention.mechanism) for layer in ours.layers] == ["full", "Local(2)"]
-    assert [str(layer.attention.mechanism) for layer in encoder(mechanism="linear").layers] == ["linear"] * 2
-    with pytest.raises(ValueError, match="mechanism must be one, or one for each of the 2 layers, got \\['full'\\]"):
-        encoder(mechanism=["full"])
-
-
-def test_layers_draw_differently():
-    ours = encoder(mechanism=Random(1, block=2))
-    drawn = [layer.attention.layer.pattern for layer in ours.layers]
-    assert drawn[0] != drawn[1]
-
-
-def test_hidden_is_four_times_the_width_unless_said():
-    assert Encoder(WIDTH, HEADS, 1).layers[0].feed_forward[0].out_features == 4 * WIDTH
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"layers": 0}, "layers must be at least 1, got 0"),
-        ({"hidden": 0}, "hidden must be at least 1, got 0"),
-        ({"norm": "per"}, r"norm must be one of post, pre, got 'per' \(did you mean 'pre'\?\)"),
-        ({"activation": "relo"}, r"activation must be one of gelu, relu, got 'relo' \(did you mean 'relu'\?\)"),
-        ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
-        ({"heads": 2}, "width must be a positive multiple of the 2 heads, got 21"),
-    ],
-)
-def test_what_cannot_be_is_refused(unchecked, options, message):
-    with pytest.raises(ValueError, match=message):
-        encoder(**options)
-
-
-def test_inputs_of_another_shape_are_refused(unchecked):
-    with pytest.raises(ValueError, match=r"x must be of shape \[batch, length, 21\] .*got \(2, 5, 20\)"):
-        encoder()(torch.randn(2, 5, WIDTH - 1))
+def test_a_record_tells_the_parts_apart():
+    ours = shaken(Transformer(WIDTH, HEADS, 2, 3, HIDDEN))
+    record = Record("weights")
+    ours(tokens(N), tokens(T), mask(N, 5, n=N), record=record)
+    shapes = {
+        ("encoder",): [(2, HEADS, N, N)] * 2,
+        ("decoder", "self"): [(2, HEADS, T, T)] * 3,
+        ("decoder", "cross"): [(2, HEADS, T, N)] * 3,
+    }
+    for place, wanted in shapes.items():
+        at = record
+        for part in place:
+            at = at.at(part)
+        assert [tuple(weights.shape) for weights in at["weights"]] == wanted
+    assert len(record["weights"]) == 2 + 3 + 3
+    assert len(record.at("decoder")["weights"]) == 3 + 3
+    assert record.at("decoder").at("encoder")["weights"] == []
+    own, across = record.at("decoder").at("self")["weights"][2], record.at("decoder").at("cross")["weights"][2]
+    assert not own.triu(1).any()
+    torch.testing.assert_close(across.sum(-1), torch.ones(2, HEADS, T, dtype=torch.float64))
+    assert not across[1, :, :, 5:].any()
