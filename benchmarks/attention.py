@@ -18,7 +18,7 @@ import warnings
 
 import torch
 
-from saccade.bench.machine import place, versions
+from saccade.machine import place, versions
 from speed.auto import never_slower
 from speed.mechanisms import found_patterns
 from speed.memory import tensors

@@ -5,8 +5,8 @@ import pytest
 import torch
 from rows import comparison, row
 
-from saccade.bench.machine import machine, versions
 from saccade.bench.report import Row, facts_of, join, to_jsonl, to_markdown
+from saccade.machine import machine, versions
 from saccade.tasks import Recipe
 from saccade.training import TrainingSettings
 

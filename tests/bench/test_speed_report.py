@@ -7,7 +7,6 @@ import torch
 from rich.console import Console
 from speeds import measured, speeds
 
-from saccade.bench.machine import machine
 from saccade.bench.race import Progress
 from saccade.bench.speed_report import (
     heading,
@@ -18,6 +17,7 @@ from saccade.bench.speed_report import (
     to_jsonl,
     to_records,
 )
+from saccade.machine import machine
 
 FOUND = speeds(
     *(measured("full", n, n / 1e3, computed=n) for n in (512, 1024)),

@@ -15,10 +15,10 @@ from saccade.attention import Mechanism
 from saccade.attention.mechanism import AttentionLayer, arguments, input_sizes
 from saccade.bench.accuracy import output_error
 from saccade.bench.choice import BASELINE
-from saccade.bench.machine import free_memory
 from saccade.bench.measure import peak_memory, seconds_of
 from saccade.bench.speed import DTYPES, Row, Setting, Speeds
 from saccade.errors import must_be
+from saccade.machine import free_memory
 from saccade.shapes import Tensor
 
 LEAST_ROUNDS = 3

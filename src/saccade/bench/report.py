@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Literal
 
-from saccade.bench.machine import machine, place, versions
 from saccade.bench.measure import Ratio, speed_ratio
+from saccade.machine import machine, place, versions
 from saccade.shapes import Bool, Tensor
 from saccade.tasks import Recipe
 from saccade.training import half_width

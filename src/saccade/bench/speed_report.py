@@ -12,10 +12,10 @@ from saccade.bench.accuracy import ITSELF
 from saccade.bench.choice import BASELINE
 from saccade.bench.follow import clock
 from saccade.bench.lines import label_ends, lengths_axis, styles
-from saccade.bench.machine import machine, place, versions
 from saccade.bench.plots import new_figure
 from saccade.bench.race import Progress
 from saccade.bench.speed import Row, Speeds
+from saccade.machine import machine, place, versions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,6 @@ import typer
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
-SHARES = ("accuracy", "half_width", "majority_share", "unknown_share")
-"""Scores that are shares, from 0 to 1."""
-
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeat at will.")
 ]
@@ -23,6 +20,8 @@ def say(text: str) -> None:
 
 def scores(metrics: dict[str, Any]) -> str:
     """Scores in words: accuracies as percentages, each with how far chance may move it."""
+    from saccade.training.metrics import SHARES
+
     texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
     texts |= {name: f"{metrics[name]:.1%}" for name in SHARES if name in metrics}
     if "half_width" in texts:

@@ -43,6 +43,7 @@ class Task:
         load: the model of a run and the examples of a split, if they have labels. The model takes `record=`.
         predict: what the model of a run says of lines, such as their labels.
         generate: what the model of a run writes to lines.
+        shown: the scores that stand in tables of runs, the most important first.
     """
 
     recipe: type
@@ -51,20 +52,31 @@ class Task:
     load: Callable[[Path, str], tuple[nn.Module, Split]] | None = None
     predict: Callable[[Path], Answer] | None = None
     generate: Callable[[Path, GenerateOptions], Answer] | None = None
+    shown: tuple[str, ...] = ("accuracy",)
 
 
 TASKS: dict[str, Task] = {
     "classification": Task(
-        Recipe, classification.prepare, other_data.evaluate, classification.load, predict=labelling.labelling
+        Recipe,
+        classification.prepare,
+        other_data.evaluate,
+        classification.load,
+        predict=labelling.labelling,
+        shown=("accuracy", "majority_share"),
     ),
     "language_model": Task(
-        language_model.Recipe, language_model.prepare, language_model.evaluate, generate=continuation.continuation
+        language_model.Recipe,
+        language_model.prepare,
+        language_model.evaluate,
+        generate=continuation.continuation,
+        shown=("nats_per_character", "bits_per_byte", "perplexity"),
     ),
     "masked_language_model": Task(
         masked_language_model.Recipe,
         masked_language_model.prepare,
         masked_language_model.evaluate,
         predict=filling.filling,
+        shown=("accuracy", "perplexity"),
     ),
 }
 

@@ -1,8 +1,10 @@
 """A run, whatever its task: from a recipe to a folder with a trained model and its scores, and on after a stop."""
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +12,7 @@ from torch import nn
 
 from saccade import config, training
 from saccade.errors import must_be
+from saccade.machine import commit, machine, peak_memory, versions
 from saccade.nn.losses import Loss
 from saccade.tasks import run_folder
 from saccade.tasks.run_folder import DataRecord
@@ -136,9 +139,28 @@ def resume(
 
 
 def _finish(work: Work, out: Path, trained: Trained) -> dict[str, object]:
-    """Write the trained model and its scores into the run."""
+    """Write the trained model, its scores and what they belong to into the run."""
     metrics = work.metrics() | {"step": trained.step, "steps_per_second": trained.steps_per_second}
     if process_state().is_main_process:
         work.save(out)
         write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
+        write(out / run_folder.RECORD, json.dumps(_record(work, out.name, trained, metrics), indent=1))
     return metrics
+
+
+def _record(work: Work, name: str, trained: Trained, metrics: dict[str, object]) -> dict[str, object]:
+    """A run in one value: what it was made from, what it cost, and what came of it."""
+    return {
+        "run": name,
+        "task": work.recipe.task,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "recipe": asdict(work.recipe),
+        "parameters": sum(weight.numel() for weight in work.model.parameters()),
+        "validation": trained.validation,
+        "train_seconds": trained.seconds,
+        "peak_bytes": peak_memory(),
+        "processes": process_state().num_processes,
+        "machine": machine(),
+        "versions": {**versions(), "commit": commit()},
+        "scores": metrics,
+    }

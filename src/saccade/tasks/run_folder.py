@@ -9,6 +9,7 @@
 | `checkpoints/` | what a resume needs |
 | `model.safetensors`, `config.json` | the trained model, as `save_pretrained` writes it |
 | `metrics.json` | its scores on the test split |
+| `record.json` | the same with settings, time, memory, machine and versions, for `saccade report` |
 """
 
 import json
@@ -23,6 +24,7 @@ from saccade.writing import refuse_existing, write
 RECIPE = "recipe.toml"
 DATA = "data.json"
 METRICS = "metrics.json"
+RECORD = "record.json"
 MODEL = "model.safetensors"
 
 
@@ -104,6 +106,23 @@ def read_data(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return dict(found, fingerprint=found["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a finished run says of itself.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or one that is not finished.
+        ValueError: it is damaged.
+    """
+    recipe_path(folder)
+    refuse_untrained(folder)
+    path = folder / RECORD
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(found, scores=dict(found["scores"]), recipe=dict(found["recipe"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
 

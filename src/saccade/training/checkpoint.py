@@ -38,6 +38,7 @@ class Progress:
         best_score: that score.
         best_weights: the model of that step.
         ema_weights: the moving average of the parameters, if there is one.
+        seconds: what training has taken, with its validations and checkpoints, of all calls together.
     """
 
     step: int = 0
@@ -45,6 +46,7 @@ class Progress:
     best_score: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     ema_weights: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def could_not_write(path: Path, run: Path, error: Exception) -> OSError:
@@ -127,7 +129,8 @@ def restore(accelerator: Accelerator, folder: Path) -> Progress:
     except RuntimeError as error:
         raise ValueError(f"checkpoint {latest} must belong to this model: {error}") from error
     best, ema = (load_file(latest / name) if name in manifest["files"] else {} for name in (_BEST, _EMA))
-    return Progress(manifest["step"], manifest["best_step"], manifest["best_score"], best, ema)
+    seconds = manifest.get("seconds", 0.0)
+    return Progress(manifest["step"], manifest["best_step"], manifest["best_score"], best, ema, seconds)
 
 
 def weights_of(checkpoint: Path) -> dict[str, Tensor]:
@@ -149,6 +152,7 @@ def _finish(partial: Path, progress: Progress, processes: int) -> None:
         "step": progress.step,
         "best_step": progress.best_step,
         "best_score": progress.best_score,
+        "seconds": progress.seconds,
         "processes": processes,
         "files": {
             path.relative_to(partial).as_posix(): _digest(path, flush=True)

@@ -48,12 +48,14 @@ class Trained:
         loss: the loss of the last step; NaN where no step was left to do.
         validation: the score of these weights; `None` where there was no validation.
         step_seconds: what each step of this call took, without validations and checkpoints.
+        seconds: what training has taken, with validations and checkpoints, of this and earlier calls together.
     """
 
     step: int
     loss: float
     validation: float | None
     step_seconds: tuple[float, ...]
+    seconds: float
 
     @property
     def steps_per_second(self) -> float:
@@ -169,7 +171,7 @@ class _Run:
         first = done * self.settings.accumulate * processes + turn
         stream = _endless(islice(batches(first), 0, None, processes), done, self.settings.accumulate)
         shown = not quiet and self.accelerator.is_main_process
-        value, times = math.nan, []
+        value, times, begun = math.nan, [], time.perf_counter() - self.progress.seconds
         with Interruption() as interruption, progress_bar(steps, done) if shown else nullcontext() as move:
             for step in range(done + 1, steps + 1):
                 started = time.perf_counter()
@@ -178,8 +180,10 @@ class _Run:
                 for report in (move, on_step):
                     if report is not None:
                         report(step, value, times[-1])
+                self.progress = replace(self.progress, step=step, seconds=time.perf_counter() - begun)
                 if self._after(step, value, times[-1], interruption):
                     break
+        self.progress = replace(self.progress, seconds=time.perf_counter() - begun)
         return self._finish(value, tuple(times))
 
     def _finish(self, loss: float, times: tuple[float, ...]) -> Trained:
@@ -194,7 +198,7 @@ class _Run:
             self.model.load_state_dict(progress.best_weights)
         elif self.ema is not None:
             put(self.model, self.ema.weights)
-        return Trained(step, loss, score, times)
+        return Trained(step, loss, score, times, progress.seconds)
 
     def restore(self, out: Path) -> None:
         """Continue from the latest checkpoint."""
@@ -238,7 +242,6 @@ class _Run:
     def _after(self, step: int, loss: float, seconds: float, interruption: Interruption) -> bool:
         """What follows a step: validation, the log, a checkpoint if due; whether it was the last one."""
         settings, last = self.settings, step == self.settings.steps
-        self.progress = replace(self.progress, step=step)
         line = {
             "step": step,
             "loss": loss,
@@ -265,7 +268,8 @@ class _Run:
             score = self._score(validate)
             if self.progress.best_score is None or score > self.progress.best_score:
                 weights = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
-                self.progress = Progress(self.progress.step, self.progress.step, score, weights)
+                step = self.progress.step
+                self.progress = replace(self.progress, best_step=step, best_score=score, best_weights=weights)
         return score
 
     def _score(self, validate: Callable[[nn.Module], float]) -> float:

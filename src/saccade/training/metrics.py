@@ -5,6 +5,12 @@ import math
 from saccade.errors import must_be
 from saccade.shapes import Int, Tensor
 
+SHARES = (
+    *("accuracy", "half_width", "majority_share", "majority_accuracy", "unknown_share", "unknown_accuracy"),
+    *("f1", "precision", "recall"),
+)
+"""Scores that are shares, from 0 to 1, and are shown as percentages."""
+
 
 def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
     """The share of predictions that equal their label.

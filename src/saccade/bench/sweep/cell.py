@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from saccade.bench.choice import BASELINE
-from saccade.bench.machine import commit, machine, total_memory, versions
 from saccade.bench.measure import COUNTED, peak_memory, seconds_of
 from saccade.bench.report import finite
 from saccade.bench.sweep.plan import Cell, Plan
@@ -17,6 +16,7 @@ from saccade.bench.sweep.records import DONE, FAILED, SKIPPED, Record, write_rec
 from saccade.bench.trial import Trial
 from saccade.data import LabelledData
 from saccade.data import load as load_data
+from saccade.machine import commit, machine, total_memory, versions
 from saccade.tasks import Recipe
 from saccade.tasks.classification import Prepared, Score, prepare, score
 from saccade.tasks.labelled_record import LabelledRecord

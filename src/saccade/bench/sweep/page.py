@@ -102,7 +102,7 @@ def _head(plan: Plan, path: Path, records: Records, name: str) -> str:
     dates = sorted(record["date"][:10] for record in done) or ["-"]
     frame = plan.frame
     threads = f"{frame.threads} thread{'s' * (frame.threads > 1)}"
-    return f"""# Results
+    return f"""# Mechanisms on the same data
 
 Written by `saccade sweep` from [its records]({name}.jsonl), one a line, each with settings, machine, versions, seed
 and date; the plan is `{path.as_posix()}`. {len(done)} of its {plan.size} records are there, made from
@@ -194,7 +194,7 @@ saccade sweep {path.as_posix()} --out runs/again {row} --seed {plan.frame.seeds[
 comes out the same to the last digit, however many run at a time. The whole page; stopped, the same line goes on:
 
 ```
-saccade sweep {path.as_posix()} --out runs/results --jobs 2 --report docs/results.md
+saccade sweep {path.as_posix()} --out runs/results --jobs 2 --report docs/sweep.md
 ```"""
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def commit() -> str | None:
     """The commit of this package, with a plus where files have changed since; `None` outside a checkout of it."""
     changed = _git("status", "--porcelain", "--", ".")
     # A checkout around an installed package is somebody else's.
-    if changed is None or not _git("ls-files", "--", "bench/machine.py"):
+    if changed is None or not _git("ls-files", "--", "machine.py"):
         return None
     head = _git("rev-parse", "--short=12", "HEAD")
     return f"{head}+" if changed and head else head
@@ -55,6 +56,18 @@ def free_memory() -> int | None:
     return _memory("MemAvailable:")
 
 
+def peak_memory() -> int | None:
+    """The most bytes that this process has held: of the GPU, if it used one; `None` where the system does not tell."""
+    if torch.cuda.is_available() and (held := torch.cuda.max_memory_allocated()):
+        return held
+    if sys.platform == "win32":
+        return None
+    import resource  # there is none on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _memory(name: str) -> int | None:
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text(encoding="utf-8").splitlines() if meminfo.is_file() else []
@@ -65,7 +78,7 @@ def _git(*arguments: str) -> str | None:
     """What git prints in the folder of the package; `None` without git, or outside a checkout."""
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
     except OSError:
         return None
