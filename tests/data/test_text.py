@@ -136,3 +136,26 @@ def test_csv_and_other_column_names_go_all_the_way():
     data = load(DataSettings(source="a.csv", text_column="body", label_column="stars"))
     assert [len(split) for split in data.splits.values()] == [16, 2, 2]
     assert all(text.startswith("text, ") for text in texts(data, data.test))
+
+
+def test_words_are_learned_from_what_is_trained_on():
+    given = {"validation": write("v.jsonl", [("one two", "a")]), "test": write("t.jsonl", [("two three", "b")])}
+    source = write("a.jsonl", [("one three three", "a"), ("three one", "b")])
+    data = load(DataSettings(source=source, tokens="words", words=2, length=9, **given))
+    assert data.vocabulary.words == ("one", "three")
+    assert texts(data, data.train) == ["one three", "three one"]
+    assert texts(data, data.validation) == ["one <unk>"]
+    assert texts(data, data.test) == ["<unk> three"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokens": "letters"}, "tokens must be one of bytes, words, got 'letters'"),
+        ({"words": 0}, "words must be at least 1, got 0"),
+        ({"words": 40_000}, "words must be at most 32,765, got 40000"),
+    ],
+)
+def test_tokens_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        DataSettings(**options)

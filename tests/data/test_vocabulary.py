@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from saccade.data.vocabulary import ByteVocabulary, SymbolVocabulary, vocabulary_from_dict
+from saccade.data.vocabulary import MOST_WORDS, ByteVocabulary, SymbolVocabulary, WordVocabulary, vocabulary_from_dict
 
 SYMBOLS = SymbolVocabulary(("[MAX", "]", "7", "0", "3"))
 
@@ -39,7 +39,7 @@ def test_padding_is_the_last_id_and_is_not_decoded(vocabulary, size):
     assert vocabulary.decode(ids) == vocabulary.decode(torch.tensor([3, 2]))
 
 
-@pytest.mark.parametrize("vocabulary", [ByteVocabulary(), SYMBOLS])
+@pytest.mark.parametrize("vocabulary", [ByteVocabulary(), SYMBOLS, WordVocabulary(("a", "b"))])
 def test_a_vocabulary_comes_back_from_json(vocabulary):
     assert vocabulary_from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
 
@@ -56,5 +56,27 @@ def test_symbols_that_could_not_be_read_back_are_refused(symbols):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind of vocabulary must be one of bytes, symbols, got 'byte'"):
+    with pytest.raises(ValueError, match="kind of vocabulary must be one of bytes, symbols, words, got 'byte'"):
         vocabulary_from_dict({"kind": "byte"})
+
+
+def test_the_commonest_words_are_told_apart():
+    found = WordVocabulary.of([b"a b b, c c c", b"c, b a d"], 3)
+    assert found.words == ("c", "b", ",")
+    assert found.encode("c d, B\nb").tolist() == [0, 3, 2, 3, 1]
+    assert found.decode(torch.tensor([0, 3, 1, found.pad_id])) == "c <unk> b"
+    assert found.encode(b" ").tolist() == [3]
+    assert WordVocabulary.of([b"b a"], 1).words == ("a",)
+
+
+def test_words_are_letters_and_digits_that_stand_together():
+    assert WordVocabulary.of(["don't  see S\u00e4ule no. 3!".encode()], 99).words == tuple(
+        sorted(["don", "'", "t", "see", "S\u00e4ule", "no", ".", "3", "!"])
+    )
+    assert WordVocabulary(("S", "\u00e4")).encode("\u00e4S\u00e4".encode()[:-1]).tolist() == [2]
+
+
+@pytest.mark.parametrize("words", [("a", "a"), tuple(map(str, range(MOST_WORDS + 1)))])
+def test_words_that_could_not_be_told_apart_are_refused(words):
+    with pytest.raises(ValueError, match=f"words must be at most {MOST_WORDS:,} and different"):
+        WordVocabulary(words)

@@ -20,9 +20,9 @@ Record = dict[str, Any]
 HEAD = """# Results
 
 Written by `saccade report` from [its records]({name}.jsonl), one a line, each with all settings, machine, versions,
-seed and date. Scores are those of the test split; `validation` is what training went by, the higher the better: it chose
-the weights, and the test had no say. Minutes are those of training with its validations, memory is the most that the
-process held. The first row of a table is a recipe as it stands, the others say what was changed in it.
+seed and date. Scores are those of the test split; `validation` is what training went by, the higher the better: it
+chose the weights, and the test had no say. Minutes are those of training with its validations, memory is the most that
+the process held. The first row of a table is a recipe as it stands, the others say what was changed in it.
 """
 
 NOT_SHOWN = ("task", "data.source", "data.validation", "data.test")

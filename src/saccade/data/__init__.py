@@ -13,7 +13,7 @@ from saccade.data.files import ENDINGS, is_file_name
 from saccade.data.hub import PREFIX
 from saccade.data.labelled import LabelledData, Split
 from saccade.data.settings import DataSettings
-from saccade.data.vocabulary import ByteVocabulary, SymbolVocabulary, Vocabulary, vocabulary_from_dict
+from saccade.data.vocabulary import ByteVocabulary, SymbolVocabulary, Vocabulary, WordVocabulary, vocabulary_from_dict
 from saccade.errors import unknown
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "SymbolVocabulary",
     "Vocabulary",
+    "WordVocabulary",
     "batches",
     "endless",
     "kind_of",
@@ -47,7 +48,7 @@ class Source:
     options: tuple[str, ...]
 
 
-_TEXT = ("length", "text_column", "label_column", "validation", "test")
+_TEXT = ("length", "tokens", "words", "text_column", "label_column", "validation", "test")
 _SIZES = ("train_size", "validation_size", "test_size")
 
 SOURCES: dict[str, Source] = {

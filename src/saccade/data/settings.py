@@ -1,11 +1,16 @@
 """What a user may say about the data: one flat value, so that it can be written in a TOML file."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from saccade.errors import must_be
+from saccade.data.vocabulary import MOST_WORDS
+from saccade.errors import must_be, unknown
+
+TOKENS = ("bytes", "words")
 
 _LEAST = {
     "length": 1,
+    "words": 1,
     "per_class": 10,
     "train_size": 1,
     "validation_size": 1,
@@ -30,6 +35,8 @@ class DataSettings:
         per_class: of stdlib: at most so many passages of one package, over all three splits.
         text_column: of files and hub: the column (or JSON key) of the text.
         label_column: of files and hub: the column (or JSON key) of the label.
+        tokens: of files and hub: what a model reads one by one, `bytes` or `words`.
+        words: of files and hub: the most words that are told apart, the commonest in training; if tokens are words.
         validation: of files: a second file to validate on; of hub: the name of the split, if that is not
             `"validation"`. Where there is none, a tenth of the training examples is held out.
         test: the same for the examples to test on.
@@ -42,7 +49,8 @@ class DataSettings:
         max_arguments: of listops: the most arguments of one operation.
 
     Raises:
-        ValueError: if a number is too small, or `max_length` is less than `min_length`.
+        ValueError: if a number is too small or too large, tokens are something else, or `max_length` is less than
+            `min_length`.
     """
 
     source: str = "stdlib"
@@ -51,6 +59,8 @@ class DataSettings:
     per_class: int = 300
     text_column: str = "text"
     label_column: str = "label"
+    tokens: Literal["bytes", "words"] = "bytes"
+    words: int = 20_000
     validation: str | None = None
     test: str | None = None
     train_size: int = 4000
@@ -68,3 +78,7 @@ class DataSettings:
                 raise ValueError(must_be(name, f"at least {least}", getattr(self, name)))
         if self.max_length < self.min_length:
             raise ValueError(must_be("max_length", f"at least min_length = {self.min_length}", self.max_length))
+        if self.words > MOST_WORDS:
+            raise ValueError(must_be("words", f"at most {MOST_WORDS:,}", self.words))
+        if self.tokens not in TOKENS:
+            raise ValueError(unknown("tokens", self.tokens, TOKENS))

@@ -1,4 +1,4 @@
-"""Texts with a label each, from the user's files or the hub: read as bytes, cut to a length, split if needed.
+"""Texts with a label each, from the user's files or the hub: cut to a length in bytes, split if needed, and encoded.
 
 The split is drawn by a hash of the (cut) text within each class: 80 % to train on, 10 % to validate and 10 % to
 test, and never the same text on two sides. It does not depend on the order of the rows.
@@ -14,7 +14,7 @@ from saccade.data.labelled import LabelledData, Split
 from saccade.data.rows import Columns, Row
 from saccade.data.settings import DataSettings
 from saccade.data.splitting import partition, rank
-from saccade.data.vocabulary import ByteVocabulary
+from saccade.data.vocabulary import ByteVocabulary, Vocabulary, WordVocabulary
 from saccade.errors import must_be, unknown
 
 HELD_OUT = 0.1
@@ -82,17 +82,27 @@ def _labelled(parts: Parts, settings: DataSettings) -> LabelledData:
     held_out = [part for part in ("validation", "test") if part not in parts]
     if held_out:
         parts = parts | divide(parts["train"], held_out, settings)
+    vocabulary = _vocabulary(parts["train"], settings)
+    splits = {part: _as_split(rows, classes, settings.length, vocabulary) for part, rows in parts.items()}
     return LabelledData(
         name=settings.source,
-        vocabulary=ByteVocabulary(),
+        vocabulary=vocabulary,
         classes=classes,
-        train=_as_split(parts["train"], classes, settings.length),
-        validation=_as_split(parts["validation"], classes, settings.length),
-        test=_as_split(parts["test"], classes, settings.length),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
         origin={"cut": f"{long:,} of {total:,} texts, to {settings.length:,} bytes"},
     )
 
 
-def _as_split(rows: Sequence[Row], classes: tuple[str, ...], length: int) -> Split:
-    encode, index = ByteVocabulary().encode, {label: i for i, label in enumerate(classes)}
-    return Split(tuple(encode(row.text[:length]) for row in rows), torch.tensor([index[row.label] for row in rows]))
+def _vocabulary(rows: Sequence[Row], settings: DataSettings) -> Vocabulary:
+    """What the tokens are; words are those of the texts to train on."""
+    if settings.tokens == "bytes":
+        return ByteVocabulary()
+    return WordVocabulary.of((row.text[: settings.length] for row in rows), settings.words)
+
+
+def _as_split(rows: Sequence[Row], classes: tuple[str, ...], length: int, vocabulary: Vocabulary) -> Split:
+    index = {label: i for i, label in enumerate(classes)}
+    sequences = tuple(vocabulary.encode(row.text[:length]) for row in rows)
+    return Split(sequences, torch.tensor([index[row.label] for row in rows]))

@@ -3,8 +3,10 @@
 The ids of a vocabulary are `0 .. size - 1`, and the last one is the padding, which no text contains.
 """
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +14,11 @@ import torch
 
 from saccade.errors import must_be, unknown
 from saccade.shapes import Int, Tensor
+
+MOST_WORDS = 2**15 - 3
+"""What ids of 16 bits can name, with the unknown word and the padding."""
+
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Vocabulary(ABC):
@@ -108,6 +115,61 @@ class SymbolVocabulary(Vocabulary):
         return {symbol: i for i, symbol in enumerate(self.symbols)}
 
 
+@dataclass(frozen=True)
+class WordVocabulary(Vocabulary):
+    """The commonest words of some texts; all others are one unknown word.
+
+    A word is letters and digits that stand together, or any other sign; white space only separates.
+
+    Attributes:
+        words: in the order of their ids, each once. The unknown word and the padding come behind them.
+
+    Raises:
+        ValueError: if a word comes twice, or there are more than ids of 16 bits can name.
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse words that could not be told apart."""
+        if len(set(self.words)) < len(self.words) or len(self.words) > MOST_WORDS:
+            raise ValueError(must_be("words", f"at most {MOST_WORDS:,} and different", f"{len(self.words):,} words"))
+
+    @classmethod
+    def of(cls, texts: Iterable[bytes], size: int) -> "WordVocabulary":
+        """The commonest words of some texts, at most so many; of equally common ones, the first by their letters."""
+        counts = Counter(word for text in texts for word in words_of(text))
+        ordered = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls(tuple(ordered[:size]))
+
+    @property
+    def size(self) -> int:
+        """The words, the unknown word and the padding."""
+        return len(self.words) + 2
+
+    def encode(self, text: str | bytes) -> Int[Tensor, " n"]:
+        """One id a word; a text of white space alone is one unknown word."""
+        unknown_word = len(self.words)
+        return _row([self._ids.get(word, unknown_word) for word in words_of(text)] or [unknown_word])
+
+    def decode(self, ids: Int[Tensor, " n"]) -> str:
+        """The words with one space between them, `<unk>` for an unknown one."""
+        return " ".join((*self.words, "<unk>")[i] for i in ids[ids != self.pad_id].tolist())
+
+    def to_dict(self) -> dict[str, object]:
+        """The kind and the words in order."""
+        return {"kind": "words", "words": list(self.words)}
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
+
+
+def words_of(text: str | bytes) -> list[str]:
+    """The words of a text; a letter that was cut in half at its end is left out."""
+    return _WORD.findall(text if isinstance(text, str) else text.decode(errors="ignore"))
+
+
 def vocabulary_from_dict(state: Mapping[str, object]) -> Vocabulary:
     """The vocabulary that `to_dict` described.
 
@@ -119,8 +181,10 @@ def vocabulary_from_dict(state: Mapping[str, object]) -> Vocabulary:
             return ByteVocabulary()
         case {"kind": "symbols", "symbols": list(symbols)}:
             return SymbolVocabulary(tuple(symbols))
+        case {"kind": "words", "words": list(words)}:
+            return WordVocabulary(tuple(words))
         case _:
-            raise ValueError(unknown("kind of vocabulary", str(state.get("kind")), ["bytes", "symbols"]))
+            raise ValueError(unknown("kind of vocabulary", str(state.get("kind")), ["bytes", "symbols", "words"]))
 
 
 def _row(ids: list[int]) -> Int[Tensor, " n"]:

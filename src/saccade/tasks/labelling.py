@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from saccade import config
-from saccade.data import ByteVocabulary, Split
+from saccade.data import Split, SymbolVocabulary
 from saccade.shapes import Int, Tensor
 from saccade.tasks import classification, run_folder
 from saccade.tasks.answers import Answer, Line
@@ -24,7 +24,7 @@ class Labelling:
     Attributes:
         model: gives logits over the classes.
         record: what tokens and classes stand for.
-        length: the most tokens of a line that are read; with `None`, all of them.
+        length: the most bytes of a line that are read; with `None`, all of them.
         batch_size: lines that are read side by side.
     """
 
@@ -54,7 +54,7 @@ class Labelling:
 
     def _tokens(self, line: Line) -> Int[Tensor, " n"]:
         try:
-            return self.record.vocabulary.encode(line.text)[: self.length]
+            return self.record.vocabulary.encode(line.text.encode()[: self.length])
         except ValueError as error:
             raise ValueError(f"{line.where}: {error}") from error
 
@@ -70,5 +70,5 @@ def labelling(folder: Path) -> Answer:
     model = classification.trained_model(folder).to(process_state().device)
     record = LabelledRecord.read(folder)
     # As the data was read: texts are cut, expressions are not.
-    length = recipe.data.length if isinstance(record.vocabulary, ByteVocabulary) else None
+    length = None if isinstance(record.vocabulary, SymbolVocabulary) else recipe.data.length
     return Labelling(model, record, length, recipe.training.batch_size)
