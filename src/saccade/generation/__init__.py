@@ -17,6 +17,7 @@ from saccade.generation.method import Generated, Method, Request, Snapshot, Spec
 from saccade.generation.recomputed import Recomputed
 from saccade.generation.sampling import Sampling
 from saccade.generation.stream import Stream
+from saccade.generation.windowed import Windowed
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Greedy, Sampling, Beam)}
 """THE LIST of decoding methods, by name: every option of each has a default."""
@@ -33,5 +34,6 @@ __all__ = [
     "Snapshot",
     "SpecialTokens",
     "Stream",
+    "Windowed",
     "generate",
 ]

@@ -1,7 +1,7 @@
 """How a trained language model goes on from lines of text.
 
 A line is read behind `<bos>`, as the beginning of a document is, and the answer is what comes after it, up to `<eos>`
-or as many tokens as the method may write. The model reads each token once: it decodes with states.
+or as many tokens as the method may write. The model decodes with states, in windows as long as those of its training.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from saccade import config
 from saccade.data.ragged import Ragged
 from saccade.data.tokenizer import BLANK, BOS, EOS, MASK, PAD, UNK, Tokenizer
 from saccade.errors import must_be
-from saccade.generation import Method, SpecialTokens, generate
+from saccade.generation import Method, SpecialTokens, Windowed, generate
 from saccade.models import LanguageModel
 from saccade.shapes import Int, Tensor
 from saccade.tasks import run_folder
-from saccade.tasks.answers import Answer, GenerateOptions, Line, refuse_longer, seeds_of, to_method
+from saccade.tasks.answers import Answer, GenerateOptions, Line, seeds_of, to_method
 from saccade.tasks.language_model import Recipe
 from saccade.tasks.windowed_text import load
 from saccade.training.process import process_state
@@ -35,6 +35,7 @@ class Continuation:
         tokenizer: what its tokens stand for.
         method: how to decode; one result a line.
         seed: of what is drawn.
+        window: the most tokens that are read at once.
         batch_size: lines that are decoded side by side.
     """
 
@@ -42,19 +43,12 @@ class Continuation:
     tokenizer: Tokenizer
     method: Method
     seed: int
+    window: int
     batch_size: int
 
     def __call__(self, lines: Sequence[Line]) -> list[str]:
-        """What comes after each line.
-
-        Raises:
-            ValueError: a line is too long for the model.
-        """
+        """What comes after each line."""
         prompts = self.tokenizer.encode_all(line.text for line in lines)
-        if self.model.settings.position == "learned":
-            # The begin and the answer take places, too.
-            limit = self.model.settings.max_length - 1 - getattr(self.method, "max_length", 0)
-            refuse_longer(lines, prompts.lengths, limit)
         prompts = prompts.framed(torch.full((len(lines), 1), BOS), torch.empty(len(lines), 0, dtype=torch.long))
         seeds, answers = seeds_of(lines, self.seed), [""] * len(lines)
         for rows in prompts.lengths.argsort(stable=True).split(self.batch_size):
@@ -65,7 +59,8 @@ class Continuation:
     def _answer(self, prompts: Ragged, rows: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> list[str]:
         device = next(self.model.parameters()).device
         tokens, mask = (part.to(device) for part in prompts.padded(rows, PAD))
-        found = generate(self.model, self.method, tokens, SPECIAL, prompt_lengths=mask.sum(1), seeds=seeds)
+        model = Windowed(self.model, self.window)
+        found = generate(model, self.method, tokens, SPECIAL, prompt_lengths=mask.sum(1), seeds=seeds)
         ends = (found.lengths - found.ended.long()).tolist()
         return [self.tokenizer.decode(row[:end]) for row, end in zip(found.tokens.cpu(), ends, strict=True)]
 
@@ -83,4 +78,5 @@ def continuation(folder: Path, options: GenerateOptions) -> Answer:
     method = to_method(options.method or recipe.method)
     model, tokenizer = load(folder)
     model.to(process_state().device)
-    return Continuation(model, tokenizer, method, options.seed, recipe.training.batch_size)
+    window = max(2, recipe.windows.length)
+    return Continuation(model, tokenizer, method, options.seed, window, recipe.training.batch_size)
