@@ -7,7 +7,7 @@ import pytest
 from saccade import config
 from saccade.data import DataSettings
 from saccade.data import load as load_data
-from saccade.models import LanguageModel, SequenceClassifier
+from saccade.models import LanguageModel, Seq2Seq, SequenceClassifier
 from saccade.tasks import TASKS, Recipe, load_recipe, recipe_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -19,6 +19,8 @@ def test_every_recipe_builds_its_model_and_survives_being_written(path, tmp_path
     assert recipe.task in TASKS
     if recipe.task == "classification":
         SequenceClassifier(257, 7, recipe.model)
+    elif recipe.task == "seq2seq":
+        Seq2Seq(257, recipe.model)
     else:
         LanguageModel(257, recipe.model)
     (tmp_path / "recipe.toml").write_text(config.dump(recipe))
@@ -66,7 +68,7 @@ def test_mistakes_are_refused_with_the_key_and_the_nearest_name(tmp_path):
         ("training.precision=fp8", r"training\.precision must be one of bf16, fp32, got 'fp8'"),
         ("training.steps=0", r"training\.steps must be at least 1, got 0"),
         ("data.length=0", r"data\.length must be at least 1, got 0"),
-        ("task=tagging", "task must be one of classification, language_model, got 'tagging'"),
+        ("task=tagging", "task must be one of classification, language_model, seq2seq, got 'tagging'"),
     ]:
         with pytest.raises(ValueError, match=f"^--set {re.escape(override)}: {message}"):
             load_recipe(None, [override])

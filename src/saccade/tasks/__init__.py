@@ -13,7 +13,7 @@ from torch import nn
 from saccade import config
 from saccade.data import Split
 from saccade.errors import must_be, unknown
-from saccade.tasks import classification, language_model, other_data, run
+from saccade.tasks import classification, language_model, other_data, run, seq2seq
 from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
 from saccade.tasks.run import Work
@@ -47,6 +47,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "classification": Task(Recipe, classification.prepare, other_data.evaluate, classification.load),
     "language_model": Task(language_model.Recipe, language_model.prepare, language_model.evaluate),
+    "seq2seq": Task(seq2seq.Recipe, seq2seq.prepare, seq2seq.evaluate, generate=seq2seq.generate),
 }
 
 

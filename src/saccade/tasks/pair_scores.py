@@ -1,0 +1,128 @@
+"""How well a model from sequence to sequence does: what it thinks of the right targets, and what it writes itself."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from saccade.attention.seeds import hashed
+from saccade.data.batch_plans import by_tokens
+from saccade.data.pair_encoding import ParallelVocabulary
+from saccade.data.pair_examples import PairSplit
+from saccade.models import Seq2Seq
+from saccade.nn import cross_entropy
+from saccade.shapes import Int, Tensor
+from saccade.tasks.answers import to_method
+from saccade.tasks.pair_decoding import decode
+from saccade.tasks.text_metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How texts are written and scored.
+
+    Attributes:
+        method: how to decode, such as `beam(width=5)`.
+        metrics: names in `METRICS`; of none, nothing is decoded.
+        batch_tokens: tokens that are read at once, padding counted.
+        seed: of what is drawn.
+    """
+
+    method: str
+    metrics: tuple[str, ...]
+    batch_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """What the right targets cost under a model, without label smoothing.
+
+    Attributes:
+        nats: of all tokens.
+        tokens: how many there are, `<eos>` counted.
+    """
+
+    nats: float
+    tokens: int
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean cross-entropy."""
+        return self.nats / self.tokens
+
+
+def surprise(model: nn.Module, split: PairSplit, batch_tokens: int) -> Surprise:
+    """How surprising the targets are, each token behind those before it. The model stays in the mode it was in."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for rows in by_tokens(split.lengths, max(batch_tokens, int(split.lengths.max())), shuffle=False):
+            batch = split.batch(rows).to(device)
+            logits = model(batch.source, batch.inputs, batch.source_mask, batch.target_mask)
+            found = cross_entropy(logits.float(), batch.target, batch.target_mask)
+            total, count = total + found.sum.item(), count + int(found.count)
+    model.train(was_training)
+    return Surprise(total, count)
+
+
+def scores(
+    model: Seq2Seq, vocabulary: ParallelVocabulary, split: PairSplit, scoring: Scoring, name: str
+) -> dict[str, object]:
+    """All scores of a model.
+
+    Where it writes several languages, each has its own, with the language behind their names, and what the targets
+    cost is also said of all together.
+
+    Args:
+        model: the model.
+        vocabulary: of the model.
+        split: with its texts.
+        scoring: how it is done.
+        name: of the data, for messages.
+    """
+    seeds = hashed(scoring.seed, torch.arange(1, len(split) + 1))
+    sides = [(side, write) for side, write in enumerate(vocabulary.write) if bool((split.sides == side).any())]
+    parts: dict[str, dict[str, object]] = {}
+    costs = [Surprise(0, 0)]
+    for side, write in sides:
+        part = split.of_side(side)
+        costs.append(surprise(model, part, scoring.batch_tokens))
+        parts[write] = _costs(costs[-1]) | {"examples": len(part)}
+        if scoring.metrics:
+            parts[write] |= _written(model, vocabulary, part, scoring, seeds[split.sides == side], name)
+    if len(vocabulary.write) == 1:
+        return parts[vocabulary.write[0]]
+    together = Surprise(sum(each.nats for each in costs), sum(each.tokens for each in costs))
+    named = {f"{key}_{write}": value for write, part in parts.items() for key, value in part.items()}
+    return _costs(together) | {"examples": len(split)} | named
+
+
+def _costs(found: Surprise) -> dict[str, object]:
+    mean = found.nats_per_token
+    return {"nats_per_token": mean, "perplexity": math.exp(min(mean, 700)), "tokens": found.tokens}
+
+
+def _written(
+    model: Seq2Seq,
+    vocabulary: ParallelVocabulary,
+    split: PairSplit,
+    scoring: Scoring,
+    seeds: Int[Tensor, " n"],
+    name: str,
+) -> dict[str, object]:
+    """The scores of what the model writes."""
+    started, method = time.perf_counter(), to_method(scoring.method)
+
+    def where(row: int) -> str:
+        return f"{name}, {split.texts[row]!r}"
+
+    found = decode(model, vocabulary, split.sources, method, scoring.batch_tokens, seeds, where)
+    seconds = time.perf_counter() - started
+    measured = {
+        key: value for each in scoring.metrics for key, value in METRICS[each](found.texts, split.references).items()
+    }
+    return measured | {"method": scoring.method, "near_ties": found.near_ties, "seconds": seconds}
