@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from saccade._version import __version__
-from saccade.commands import check, compare, evaluate, measure, show, sweep, train
+from saccade.commands import answers, check, compare, evaluate, measure, show, sweep, train
 from saccade.commands.output import BAD_INPUT, FAILED, INTERRUPTED, say
 
 NEEDS_TRAIN = ("accelerate", "datasets", "psutil", "safetensors")
@@ -25,6 +25,8 @@ COMMANDS = {
     sweep.sweep: sweep.EXAMPLE,
     train.train: train.EXAMPLE,
     evaluate.evaluate: evaluate.EXAMPLE,
+    answers.generate: answers.GENERATE_EXAMPLE,
+    answers.predict: answers.PREDICT_EXAMPLE,
     check.check: check.EXAMPLE,
 }
 """Each command with an example of its use."""

@@ -1,7 +1,5 @@
-import errno
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -58,8 +56,8 @@ def test_a_classifier_with_extra_tokens_is_saved_and_trained(tmp_path):
     x, key_mask = tokens(11, 7, n=11)
     (grad,) = torch.autograd.grad(model(x, key_mask).sum(), model.encoder.extra)
     assert (grad != 0).all()
-    model.save(tmp_path)
-    assert torch.equal(SequenceClassifier.load(tmp_path)(x, key_mask), model(x, key_mask))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(SequenceClassifier.from_pretrained(tmp_path)(x, key_mask), model(x, key_mask))
 
 
 def test_pooling_reads_real_tokens_only():
@@ -85,57 +83,29 @@ def test_the_scores_depend_on_positions_dropout_and_norm():
 def test_a_saved_model_is_loaded_equal_and_ready_to_use(tmp_path):
     settings = replace(SMALL, mechanism=("local(left=2)", "linear"), position="learned")
     model = SequenceClassifier(17, 5, settings).eval()
-    model.save(tmp_path / "run")
-    loaded = SequenceClassifier.load(tmp_path / "run")
+    model.save_pretrained(tmp_path / "run")
+    loaded = SequenceClassifier.from_pretrained(tmp_path / "run")
     x, key_mask = tokens(11, 7, n=11)
     assert torch.equal(loaded(x, key_mask), model(x, key_mask))
     assert loaded.settings == settings
     assert not loaded.training
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model.safetensors", "model.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model.safetensors", "config.json"}
 
 
-def test_a_folder_without_a_whole_model_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no trained model in .*: model\.json is missing"):
-        SequenceClassifier.load(tmp_path)
-    SequenceClassifier(17, 5, SMALL).save(tmp_path)
-    weights = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(weights[:99])
-    with pytest.raises(ValueError, match=r"model\.safetensors must be the weights of that model"):
-        SequenceClassifier.load(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
-        SequenceClassifier.load(tmp_path)
-
-
-@pytest.mark.parametrize("change", [{"classes": 7}, {"vocabulary_size": 3}])
-def test_weights_of_another_model_are_refused(tmp_path, change):
-    SequenceClassifier(17, 5, SMALL).save(tmp_path)
-    path = tmp_path / "model.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ValueError, match=r"model\.safetensors must be the weights of that model: (?s:.*)mismatch"):
-        SequenceClassifier.load(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": {"mechanism": "full", "widht": 3}}'])
-def test_settings_that_cannot_be_read_are_refused(tmp_path, content):
-    SequenceClassifier(17, 5, SMALL).save(tmp_path)
-    (tmp_path / "model.json").write_text(content)
-    with pytest.raises(ValueError, match=r"model\.json must be the settings of a saved model"):
-        SequenceClassifier.load(tmp_path)
-
-
-def test_a_full_disk_leaves_no_half_model(tmp_path, monkeypatch):
-    def write_bytes(path, content):
-        path.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(OSError, match=r"could not write the model into .*run: No space left on device"):
-        SequenceClassifier(17, 5, SMALL).save(tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.json"]
-    (tmp_path / "model.json").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"could not write the model into .*: No space left on device"):
-        SequenceClassifier(17, 5, SMALL).save(tmp_path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 7}, r"output\.weight must be of shape \(7, 21\), got \(5, 21\)"),
+        ({"vocabulary_size": 3}, r"embedding\.weight must be of shape \(3, 21\), got \(17, 21\)"),
+    ],
+)
+def test_weights_of_another_model_are_refused(tmp_path, change, message):
+    SequenceClassifier(17, 5, SMALL).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "sizes": {**found["sizes"], **change}}))
+    with pytest.raises(ValueError, match=message):
+        SequenceClassifier.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +134,8 @@ def test_every_position_is_one_word_of_the_settings(position, tmp_path):
     swapped = x[:1, [1, 0, *range(2, 11)]]
     same = torch.allclose(model(swapped), model(x[:1]), rtol=0, atol=1e-6)
     assert same == (position == "none" or bool(x[0, 0] == x[0, 1]))
-    model.save(tmp_path)
-    assert torch.equal(SequenceClassifier.load(tmp_path)(x, key_mask), together)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(SequenceClassifier.from_pretrained(tmp_path)(x, key_mask), together)
 
 
 def test_a_position_that_a_mechanism_cannot_carry_is_refused_before_any_model_is_built():

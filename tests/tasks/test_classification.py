@@ -80,7 +80,7 @@ def test_a_run_holds_all_that_is_needed_to_score_it_again(listops_run):
             "data.json",
             "log.jsonl",
             "model.safetensors",
-            "model.json",
+            "config.json",
             "metrics.json",
             "checkpoints/step-00000011/checkpoint.json",
         )
@@ -137,7 +137,7 @@ def test_a_run_stopped_and_resumed_equals_one_that_was_not(tmp_path, listops_run
         evaluate(tmp_path / "run")
     resumed = resume(tmp_path / "run", quiet=True)
     assert {**resumed, "steps_per_second": 0} == {**whole, "steps_per_second": 0}
-    assert equal(SequenceClassifier.load(folder), SequenceClassifier.load(tmp_path / "run"))
+    assert equal(SequenceClassifier.from_pretrained(folder), SequenceClassifier.from_pretrained(tmp_path / "run"))
 
 
 def test_auxiliary_losses_of_a_mechanism_are_added_to_the_loss_of_the_task():
@@ -188,7 +188,7 @@ def test_a_mechanism_for_each_layer_is_trained_saved_and_resumed(tmp_path, layer
     with pytest.raises(Interrupted):
         train(recipe, tmp_path / "run", on_step=interrupt_at(6), quiet=True)
     assert {**resume(tmp_path / "run", quiet=True), "steps_per_second": 0} == {**whole, "steps_per_second": 0}
-    models = [SequenceClassifier.load(tmp_path / name) for name in ("whole", "run")]
+    models = [SequenceClassifier.from_pretrained(tmp_path / name) for name in ("whole", "run")]
     assert equal(*models)
     attention = [layer.attention.layer for layer in models[0].encoder.layers]
     if layers == LAYERS["shared"]:

@@ -12,7 +12,8 @@ from saccade.data.stream import StreamSettings, load_streams
 from saccade.data.tokenizer_training import TokenizerSettings
 from saccade.models import LanguageModelSettings
 from saccade.tasks import language_model, load_recipe, recipe_of, resume, train
-from saccade.tasks.language_model import Recipe, WindowSettings, evaluate, load, prepare, score
+from saccade.tasks.language_model import Recipe, evaluate, prepare, score
+from saccade.tasks.windowed_text import WindowSettings, load
 from saccade.training import TrainingSettings
 
 LINE = "the cat sat on the mat, and the dog sat on the cat.\n"
@@ -149,11 +150,11 @@ def test_the_command_line_trains_and_scores_it(recipe, tmp_path, capsys):
 def test_auxiliary_losses_are_learned_from(text):
     recipe = Recipe(StreamSettings(str(text)), model=replace(MODEL, mechanism="routing(clusters=2)"))
     work = prepare(recipe)
-    batch = next(language_model.ORDERS["random"](work.data.train.tokens, 19, 4))
+    batch = next(work.batches(0))
     plain = replace(MODEL, mechanism="routing(clusters=2)")
     assert plain == work.recipe.model
     found = language_model.loss(work.model.eval(), batch)
-    assert found.count == 4 * 19
+    assert found.count == batch.scored.sum()
     logits = work.model(batch.inputs)
     assert found.sum > torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
 

@@ -68,7 +68,7 @@ def test_mistakes_are_refused_with_the_key_and_the_nearest_name(tmp_path):
         ("training.precision=fp8", r"training\.precision must be one of bf16, fp32, got 'fp8'"),
         ("training.steps=0", r"training\.steps must be at least 1, got 0"),
         ("data.length=0", r"data\.length must be at least 1, got 0"),
-        ("task=tagging", "task must be one of classification, language_model, seq2seq, got 'tagging'"),
+        ("task=cooking", "task must be one of classification, .*got 'cooking'"),
     ]:
         with pytest.raises(ValueError, match=f"^--set {re.escape(override)}: {message}"):
             load_recipe(None, [override])

@@ -6,7 +6,7 @@ Whatever is wrong, the error says where. Lines count from 1 and bytes from 0.
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -23,16 +23,25 @@ def read_lines(path: Path) -> Iterator[str]:
         OSError: if there is no such file, it is a folder, or it may not be read (the subclass that fits).
     """
     opener = gzip.open if path.suffix.lower() == ".gz" else open
-    offset = 0
     try:
         with opener(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield _decode(line, number, offset, path)
-                offset += len(line)
+            yield from decoded(file, path)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} must be a whole gzip file: {error}") from None
     except OSError as error:
         raise type(error)(f"{path} must be a file that can be read: {error.strerror or error}") from None
+
+
+def decoded(lines: Iterable[bytes], name: Path | str) -> Iterator[str]:
+    """The lines of what is called `name`, from their UTF-8, without a byte order mark; they keep their ends.
+
+    Raises:
+        ValueError: one is no UTF-8; the message says which, and the byte.
+    """
+    offset = 0
+    for number, line in enumerate(lines, start=1):
+        yield _decode(line, number, offset, name)
+        offset += len(line)
 
 
 def read_texts(path: Path) -> Iterator[str]:
@@ -40,7 +49,7 @@ def read_texts(path: Path) -> Iterator[str]:
     return (line.rstrip("\r\n") for line in read_lines(path))
 
 
-def _decode(line: bytes, number: int, offset: int, path: Path) -> str:
+def _decode(line: bytes, number: int, offset: int, path: Path | str) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

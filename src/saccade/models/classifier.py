@@ -3,14 +3,10 @@
 Pooling is the mean over real tokens, or the first real token (as in BERT, Devlin et al. 2019).
 """
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
 from saccade.attention import to_mechanism
@@ -22,8 +18,6 @@ from saccade.nn.positions import check_carried, to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
 POOLINGS = ("mean", "first")
-WEIGHTS = "model.safetensors"
-SETTINGS = "model.json"
 
 
 @dataclass(frozen=True)
@@ -151,49 +145,6 @@ class SequenceClassifier(Pretrained):
         x = self.dropout(self.position.on_input(self.embedding(tokens)))
         return self.output(pool(self.encoder(x, key_mask, record=record), key_mask, self.settings.pooling))
 
-    def save(self, folder: Path) -> None:
-        """Write the weights and the settings into `folder`, from which `load` reads them.
-
-        Raises:
-            OSError: they could not be written, as on a full disk.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        shape = {
-            "vocabulary_size": self.embedding.num_embeddings,
-            "classes": self.output.out_features,
-            "settings": asdict(self.settings),
-        }
-        # Under another name until it is whole, so that a file of this name can be trusted.
-        partial = folder / f"{WEIGHTS}.partial"
-        try:
-            (folder / SETTINGS).write_text(json.dumps(shape, indent=1), encoding="utf-8")
-            partial.write_bytes(save(self.state_dict()))
-            partial.replace(folder / WEIGHTS)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OSError(f"could not write the model into {folder}: {error.strerror or error}") from error
-
-    @classmethod
-    def load(cls, folder: Path) -> "SequenceClassifier":
-        """The model that was saved in `folder`, in evaluation mode.
-
-        Raises:
-            FileNotFoundError: no model was saved there.
-            ValueError: a file of it is damaged.
-        """
-        for name in (SETTINGS, WEIGHTS):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"no trained model in {folder}: {name} is missing")
-        try:
-            model = _from_json(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder / SETTINGS} must be the settings of a saved model: {error}") from error
-        try:
-            model.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{folder / WEIGHTS} must be the weights of that model: {error}") from error
-        return model.eval()
-
 
 def pool(
     x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"], pooling: Literal["mean", "first"]
@@ -204,10 +155,3 @@ def pool(
         first = key_mask.int().argmax(1)
         return x[torch.arange(x.shape[0], device=x.device), first]
     return x.sum(1) / key_mask.sum(1, keepdim=True).clamp(min=1)
-
-
-def _from_json(shape: dict[str, Any]) -> SequenceClassifier:
-    settings = shape["settings"]
-    if isinstance(settings["mechanism"], list):
-        settings["mechanism"] = tuple(settings["mechanism"])
-    return SequenceClassifier(shape["vocabulary_size"], shape["classes"], ClassifierSettings(**settings))

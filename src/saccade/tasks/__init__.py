@@ -13,7 +13,18 @@ from torch import nn
 from saccade import config
 from saccade.data import Split
 from saccade.errors import must_be, unknown
-from saccade.tasks import classification, language_model, other_data, run, seq2seq
+from saccade.tasks import (
+    classification,
+    continuation,
+    filling,
+    labelling,
+    language_model,
+    masked_language_model,
+    other_data,
+    rewriting,
+    run,
+    seq2seq,
+)
 from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
 from saccade.tasks.run import Work
@@ -45,9 +56,19 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
-    "classification": Task(Recipe, classification.prepare, other_data.evaluate, classification.load),
-    "language_model": Task(language_model.Recipe, language_model.prepare, language_model.evaluate),
-    "seq2seq": Task(seq2seq.Recipe, seq2seq.prepare, seq2seq.evaluate, generate=seq2seq.generate),
+    "classification": Task(
+        Recipe, classification.prepare, other_data.evaluate, classification.load, predict=labelling.labelling
+    ),
+    "language_model": Task(
+        language_model.Recipe, language_model.prepare, language_model.evaluate, generate=continuation.continuation
+    ),
+    "masked_language_model": Task(
+        masked_language_model.Recipe,
+        masked_language_model.prepare,
+        masked_language_model.evaluate,
+        predict=filling.filling,
+    ),
+    "seq2seq": Task(seq2seq.Recipe, seq2seq.prepare, seq2seq.evaluate, generate=rewriting.rewriting),
 }
 
 

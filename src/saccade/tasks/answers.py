@@ -62,14 +62,16 @@ class GenerateOptions:
 
 
 def to_method(text: str) -> Method:
-    """The decoding method that a text describes, such as `beam(width=5, length_penalty=0.6)`.
+    """The decoding method, of one result, that a text describes, such as `beam(width=5, length_penalty=0.6)`.
 
     Raises:
-        ValueError: an unknown method or option, or one that is refused.
+        ValueError: an unknown method or option, one that is refused, or more than one result for a line.
     """
     method = read(text, METHODS, "method")
     if not isinstance(method, Method):
         raise ValueError(must_be("method", "a call such as beam(width=5)", text))
+    if (results := getattr(method, "results", 1)) != 1:
+        raise ValueError(must_be("results", "1: a line gets one answer", results))
     return method
 
 
@@ -95,3 +97,20 @@ def answered(lines: Iterable[Line], answer: Answer, chunk: int = CHUNK) -> Itera
         if len(found) != len(some):
             raise ValueError(must_be("answers", f"one for each of the {len(some)} lines", len(found)))
         yield from found
+
+
+def refuse_longer(lines: Sequence[Line], lengths: Int[Tensor, " b"], limit: int) -> None:
+    """Refuse a line of more tokens than a model can read.
+
+    Args:
+        lines: what is asked.
+        lengths: the tokens of each.
+        limit: the most that it may have.
+
+    Raises:
+        ValueError: the message says which line it is.
+    """
+    for line, length in zip(lines, lengths.tolist(), strict=True):
+        if length > limit:
+            constraint = f"of at most {max(limit, 0)} tokens, for which the model has positions"
+            raise ValueError(f"{line.where}: {must_be('line', constraint, length)}")

@@ -97,7 +97,7 @@ class Prepared(Work):
 
     def save(self, folder: Path) -> None:
         """Write the model."""
-        self.model.save(folder)
+        self.model.save_pretrained(folder)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str | None =
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     record = LabelledRecord.read(folder)
-    model = _trained_model(folder)
+    model = trained_model(folder)
     settings = recipe.data if data is None else data
     if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
         if split is not None:
@@ -203,12 +203,18 @@ def load(folder: Path, split: str = "test") -> tuple[SequenceClassifier, Split]:
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     record = LabelledRecord.read(folder)
-    return _trained_model(folder), _read_split(recipe.data, split, record)
+    return trained_model(folder), _read_split(recipe.data, split, record)
 
 
-def _trained_model(folder: Path) -> SequenceClassifier:
+def trained_model(folder: Path) -> SequenceClassifier:
+    """The model of a run, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: the run has no trained model yet.
+        ValueError: it is damaged.
+    """
     run_folder.refuse_untrained(folder)
-    return SequenceClassifier.load(folder)
+    return SequenceClassifier.from_pretrained(folder)
 
 
 def _metrics(found: Score, examples: Split, record: LabelledRecord, source: str, split: str) -> dict[str, object]:

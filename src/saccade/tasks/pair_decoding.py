@@ -1,6 +1,5 @@
 """What a model from sequence to sequence writes to some sources, in batches of like length, the order kept."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,7 @@ from saccade.data.batch_plans import by_tokens
 from saccade.data.pair_encoding import ParallelVocabulary
 from saccade.data.ragged import Ragged
 from saccade.data.tokenizer import BLANK, BOS, EOS, MASK, PAD, UNK
-from saccade.errors import must_be
 from saccade.generation import Generated, Method, Recomputed, SpecialTokens, generate
-from saccade.generation.autoregressive import Autoregressive
 from saccade.models import Seq2Seq, Source
 from saccade.shapes import Int, Tensor
 
@@ -37,7 +34,6 @@ def decode(
     method: Method,
     batch_tokens: int,
     seeds: Int[Tensor, " n"],
-    where: Callable[[int], str],
 ) -> Written:
     """The text that the model writes to each source. The model stays in the mode it was in.
 
@@ -48,12 +44,10 @@ def decode(
         method: how to decode, with one result.
         batch_tokens: tokens of the sources that are read at once, padding counted; a longer source comes alone.
         seeds: one for each source, for a method that draws.
-        where: the place of a source, by its row, for messages.
 
     Raises:
-        ValueError: a text that is, or may become, longer than the model's table of positions; with the place.
+        ValueError: a text longer than the model's table of positions.
     """
-    refuse_too_long(model, sources.lengths, method, where)
     texts, near_ties = [""] * len(sources), 0
     if not len(sources):
         return Written((), 0)
@@ -79,36 +73,6 @@ def stream_of(model: Seq2Seq) -> Seq2Seq | Recomputed:
     if all(to_mechanism(each).claims.streaming for each in _mechanisms(model)):
         return model
     return Recomputed(lambda tokens, source, mask: model(source, tokens, mask))
-
-
-def refuse_too_long(model: Seq2Seq, lengths: Int[Tensor, " n"], method: Method, where: Callable[[int], str]) -> None:
-    """Refuse sources for which a learned table has not enough positions, before anything is written.
-
-    Raises:
-        ValueError: the first of them, or its target at its longest, does not fit.
-    """
-    most = model.settings.max_length
-    if model.settings.position != "learned":
-        return
-    for row, length in enumerate(lengths.tolist()):
-        if length > most:
-            raise ValueError(f"{where(row)}: {must_be('source', f'at most {most} tokens (learned positions)', length)}")
-        if (
-            isinstance(method, Autoregressive)
-            and (longest := method.max_length + int(method.max_ratio * length)) > most
-        ):
-            constraint = f"one that writes at most {most} tokens (learned positions)"
-            raise ValueError(f"{where(row)}: {must_be('method', constraint, longest)}")
-
-
-def refuse_several_results(method: Method) -> None:
-    """Refuse a method that writes more than one text to a source.
-
-    Raises:
-        ValueError: it does.
-    """
-    if (results := getattr(method, "results", 1)) != 1:
-        raise ValueError(must_be("method", "one with results=1: each source has one answer", results))
 
 
 def _mechanisms(model: Seq2Seq) -> tuple[str, ...]:

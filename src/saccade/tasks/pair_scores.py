@@ -69,9 +69,7 @@ def surprise(model: nn.Module, split: PairSplit, batch_tokens: int) -> Surprise:
     return Surprise(total, count)
 
 
-def scores(
-    model: Seq2Seq, vocabulary: ParallelVocabulary, split: PairSplit, scoring: Scoring, name: str
-) -> dict[str, object]:
+def scores(model: Seq2Seq, vocabulary: ParallelVocabulary, split: PairSplit, scoring: Scoring) -> dict[str, object]:
     """All scores of a model.
 
     Where it writes several languages, each has its own, with the language behind their names, and what the targets
@@ -82,7 +80,6 @@ def scores(
         vocabulary: of the model.
         split: with its texts.
         scoring: how it is done.
-        name: of the data, for messages.
     """
     seeds = hashed(scoring.seed, torch.arange(1, len(split) + 1))
     sides = [(side, write) for side, write in enumerate(vocabulary.write) if bool((split.sides == side).any())]
@@ -93,7 +90,7 @@ def scores(
         costs.append(surprise(model, part, scoring.batch_tokens))
         parts[write] = _costs(costs[-1]) | {"examples": len(part)}
         if scoring.metrics:
-            parts[write] |= _written(model, vocabulary, part, scoring, seeds[split.sides == side], name)
+            parts[write] |= _written(model, vocabulary, part, scoring, seeds[split.sides == side])
     if len(vocabulary.write) == 1:
         return parts[vocabulary.write[0]]
     together = Surprise(sum(each.nats for each in costs), sum(each.tokens for each in costs))
@@ -112,15 +109,10 @@ def _written(
     split: PairSplit,
     scoring: Scoring,
     seeds: Int[Tensor, " n"],
-    name: str,
 ) -> dict[str, object]:
     """The scores of what the model writes."""
     started, method = time.perf_counter(), to_method(scoring.method)
-
-    def where(row: int) -> str:
-        return f"{name}, {split.texts[row]!r}"
-
-    found = decode(model, vocabulary, split.sources, method, scoring.batch_tokens, seeds, where)
+    found = decode(model, vocabulary, split.sources, method, scoring.batch_tokens, seeds)
     seconds = time.perf_counter() - started
     measured = {
         key: value for each in scoring.metrics for key, value in METRICS[each](found.texts, split.references).items()

@@ -7,7 +7,7 @@
 | `tokenizer.json` | what tokens mean; of labelled data `data.json` says it |
 | `log.jsonl` | a line for each logged step |
 | `checkpoints/` | what a resume needs |
-| `model.safetensors`, `model.json` | the trained model |
+| `model.safetensors`, `config.json` | the trained model, as `save_pretrained` writes it |
 | `metrics.json` | its scores on the test split |
 """
 

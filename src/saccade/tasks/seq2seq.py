@@ -3,7 +3,6 @@
 The model is scored by what the right targets cost, and by what it writes itself with the recipe's decoding method.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,7 @@ from saccade.models import Seq2Seq, Seq2SeqSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.tasks import run_folder
-from saccade.tasks.answers import Answer, GenerateOptions, Line, seeds_of, to_method
-from saccade.tasks.pair_decoding import decode, refuse_several_results
+from saccade.tasks.answers import to_method
 from saccade.tasks.pair_record import PairRecord, read_vocabulary
 from saccade.tasks.pair_scores import Scoring, scores, surprise
 from saccade.tasks.run import Work
@@ -69,7 +67,7 @@ class Recipe:
         whole_number("batch_tokens", self.batch_tokens)
         if not 0 <= self.smoothing < 1:
             raise ValueError(must_be("smoothing", "at least 0 and below 1", self.smoothing))
-        refuse_several_results(to_method(self.method))
+        to_method(self.method)
         for name in self.metrics:
             if name not in METRICS:
                 raise ValueError(unknown("metrics", name, METRICS))
@@ -217,43 +215,6 @@ def evaluate(
     return _metrics(model, vocabulary, _read(source, recipe.data, vocabulary), recipe, source, "all")
 
 
-def generate(folder: Path, options: GenerateOptions) -> Answer:
-    """What the model of a run writes to lines; to a line without text, nothing.
-
-    Raises:
-        FileNotFoundError: the folder holds no run, or no trained model yet.
-        ValueError: a method that is unknown or has several results, or a language that the model does not write.
-    """
-    recipe = config.load(run_folder.recipe_path(folder), Recipe)
-    method, side = to_method(options.method or recipe.method), _side(recipe.data.write, options.to)
-    refuse_several_results(method)
-    model, vocabulary = load(folder)
-
-    def answer(lines: Sequence[Line]) -> Sequence[str]:
-        asked = [line for line in lines if line.text.strip()]
-        sources = vocabulary.encode_sources((line.text for line in asked), torch.full((len(asked),), side))
-        seeds = seeds_of(asked, options.seed)
-        found = decode(model, vocabulary, sources, method, recipe.batch_tokens, seeds, lambda row: asked[row].where)
-        texts = {line.number: _on_one_line(text) for line, text in zip(asked, found.texts, strict=True)}
-        return [texts.get(line.number, "") for line in lines]
-
-    return answer
-
-
-def _on_one_line(text: str) -> str:
-    """A text of bytes may have line ends in it, and would then be several answers."""
-    return re.sub(r"[\r\n]+", " ", text)
-
-
-def _side(write: tuple[str, ...], to: str | None) -> int:
-    """Which side is to be written."""
-    if to is None and len(write) > 1:
-        raise ValueError(must_be("to", f"given, as the model writes {', '.join(write)}", to))
-    if to is not None and to not in write:
-        raise ValueError(unknown("to", to, write))
-    return 0 if to is None else write.index(to)
-
-
 def _sizes(vocabulary: ParallelVocabulary) -> dict[str, int]:
     """Those of a model of this vocabulary."""
     target = {"vocabulary_size": vocabulary.target.size}
@@ -272,4 +233,4 @@ def _read(source: str, settings: ParallelSettings, vocabulary: ParallelVocabular
 def _metrics(
     model: Seq2Seq, vocabulary: ParallelVocabulary, pairs: PairSplit, recipe: Recipe, source: str, split: str
 ) -> dict[str, Any]:
-    return {"data": source, "split": split, **scores(model, vocabulary, pairs, recipe.scoring, source)}
+    return {"data": source, "split": split, **scores(model, vocabulary, pairs, recipe.scoring)}
