@@ -82,25 +82,23 @@ def scores(model: Seq2Seq, vocabulary: ParallelVocabulary, split: PairSplit, sco
         scoring: how it is done.
     """
     seeds = hashed(scoring.seed, torch.arange(1, len(split) + 1))
-    sides = [(side, write) for side, write in enumerate(vocabulary.write) if bool((split.sides == side).any())]
-    parts: dict[str, dict[str, object]] = {}
-    costs = [Surprise(0, 0)]
-    for side, write in sides:
-        part = split.of_side(side)
-        costs.append(surprise(model, part, scoring.batch_tokens))
-        parts[write] = _costs(costs[-1]) | {"examples": len(part)}
-        if scoring.metrics:
-            parts[write] |= _written(model, vocabulary, part, scoring, seeds[split.sides == side])
-    if len(vocabulary.write) == 1:
-        return parts[vocabulary.write[0]]
+    parts = [split.of_side(side) for side in range(len(vocabulary.write))]
+    costs = [surprise(model, part, scoring.batch_tokens) for part in parts]
+    found = [
+        _costs(cost, part) | _written(model, vocabulary, part, scoring, seeds[split.sides == side])
+        for side, (cost, part) in enumerate(zip(costs, parts, strict=True))
+    ]
+    if len(found) == 1:
+        return found[0]
     together = Surprise(sum(each.nats for each in costs), sum(each.tokens for each in costs))
-    named = {f"{key}_{write}": value for write, part in parts.items() for key, value in part.items()}
-    return _costs(together) | {"examples": len(split)} | named
+    named = zip(vocabulary.write, found, strict=True)
+    return _costs(together, split) | {f"{name}_{write}": value for write, some in named for name, value in some.items()}
 
 
-def _costs(found: Surprise) -> dict[str, object]:
+def _costs(found: Surprise, split: PairSplit) -> dict[str, object]:
     mean = found.nats_per_token
-    return {"nats_per_token": mean, "perplexity": math.exp(min(mean, 700)), "tokens": found.tokens}
+    perplexity = math.exp(min(mean, 700))
+    return {"nats_per_token": mean, "perplexity": perplexity, "tokens": found.tokens, "examples": len(split)}
 
 
 def _written(
@@ -110,7 +108,9 @@ def _written(
     scoring: Scoring,
     seeds: Int[Tensor, " n"],
 ) -> dict[str, object]:
-    """The scores of what the model writes."""
+    """The scores of what the model writes, where there are any to take."""
+    if not scoring.metrics:
+        return {}
     started, method = time.perf_counter(), to_method(scoring.method)
     found = decode(model, vocabulary, split.sources, method, scoring.batch_tokens, seeds)
     seconds = time.perf_counter() - started
