@@ -88,6 +88,21 @@ def assert_decodes(ours):
     assert state.position == T
 
 
+def test_a_source_may_have_a_vocabulary_of_its_own(tmp_path):
+    ours = shaken(Seq2Seq(V, SMALL, source_vocabulary_size=V + 3))
+    assert ours.sizes == {"vocabulary_size": V, "source_vocabulary_size": V + 3}
+    source, target = torch.full((2, N), V + 2), tokens(T)
+    assert ours(source, target).shape == (2, T, V)
+    # Neither side's table matters to the other's ids.
+    before = ours(source, target)
+    with torch.no_grad():
+        ours.source_embedding.weight[: V + 2] += 1
+    assert torch.equal(ours(source, target), before)
+    ours.save_pretrained(tmp_path)
+    assert torch.equal(Seq2Seq.from_pretrained(tmp_path).double()(source, target), before)
+    assert_decodes(ours)
+
+
 @pytest.mark.parametrize("name", STREAMING)
 def test_one_token_at_a_time_equals_the_whole(name):
     assert_decodes(model(decoder_mechanism=str(SPECS[name])))

@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade.errors import must_be
 from saccade.tasks import TASKS
-from saccade.training.metrics import SHARES
+from saccade.training.metrics import is_share
 from saccade.writing import write
 
 Record = dict[str, Any]
@@ -128,7 +128,7 @@ def _score(scores: Mapping[str, Any], name: str) -> str:
         return ""
     if name == "accuracy" and "half_width" in scores:
         return f"{value:.1%} ± {scores['half_width']:.1%}"
-    return f"{value:.1%}" if name in SHARES else f"{value:.4g}"
+    return f"{value:.1%}" if is_share(name) else f"{value:.4g}"
 
 
 def _places(records: Sequence[Record]) -> list[str]:

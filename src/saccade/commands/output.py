@@ -20,10 +20,10 @@ def say(text: str) -> None:
 
 def scores(metrics: dict[str, Any]) -> str:
     """Scores in words: accuracies as percentages, each with how far chance may move it."""
-    from saccade.training.metrics import SHARES
+    from saccade.training.metrics import is_share
 
     texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
-    texts |= {name: f"{metrics[name]:.1%}" for name in SHARES if name in metrics}
+    texts |= {name: f"{value:.1%}" for name, value in metrics.items() if is_share(name)}
     if "half_width" in texts:
         texts["accuracy"] += f" ± {texts.pop('half_width')}"
     return "\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items())

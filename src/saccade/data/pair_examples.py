@@ -76,6 +76,13 @@ class PairSplit:
         """The longer side of each pair, for `batch_plans`."""
         return torch.maximum(self.sources.lengths, self.targets.lengths)
 
+    def of_side(self, side: int) -> "PairSplit":
+        """The pairs of one language or column, in their order."""
+        kept = self.sides == side
+        rows = kept.nonzero().flatten().tolist()
+        texts, references = (tuple(part[i] for i in rows) if part else () for part in (self.texts, self.references))
+        return PairSplit(self.sources.kept(kept), self.targets.kept(kept), self.sides[kept], texts, references)
+
     def batch(self, rows: Int[Tensor, " b"]) -> PairBatch:
         """Some pairs as a batch."""
         return PairBatch(*self.sources.padded(rows, PAD), *self.targets.padded(rows, PAD), rows)

@@ -131,10 +131,32 @@ def load_parallel(settings: ParallelSettings, vocabulary: ParallelVocabulary | N
     for part in PARTS[1:]:
         parts[part] = encode_pairs(_part(settings, part), vocabulary, settings.group_references)
     for part, split in parts.items():
-        if not len(split):
-            raise ValueError(_none_in(settings, part))
+        _not_none(settings, part, split)
     tally.warn()
     return ParallelData(settings.source, vocabulary, **parts, found=tally.facts)
+
+
+def load_part(settings: ParallelSettings, part: str, vocabulary: ParallelVocabulary) -> PairSplit:
+    """One part alone, to be scored: read whole, with its texts, the pairs to train on likewise.
+
+    Args:
+        settings: the files.
+        part: `train`, `validation` or `test`.
+        vocabulary: of the model.
+
+    Raises:
+        ValueError: an unknown or empty part, files that are not aligned or ragged, or an empty side; with the line.
+        OSError: if a file cannot be read.
+    """
+    if part not in PARTS:
+        raise ValueError(unknown("split", part, PARTS))
+    return _not_none(settings, part, encode_pairs(_part(settings, part), vocabulary, settings.group_references))
+
+
+def _not_none(settings: ParallelSettings, part: str, split: PairSplit) -> PairSplit:
+    if not len(split):
+        raise ValueError(_none_in(settings, part))
+    return split
 
 
 def _learn(settings: ParallelSettings) -> ParallelVocabulary:

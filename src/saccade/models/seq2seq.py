@@ -101,8 +101,10 @@ class Seq2Seq(Pretrained):
     """A Transformer that reads a source and scores the tokens of a target.
 
     Args:
-        vocabulary_size: how many token ids there are, one vocabulary for source and target, padding included.
+        vocabulary_size: how many token ids there are, padding included: of source and target, or of the target alone.
         settings: the shape of the model.
+        source_vocabulary_size: how many the source has, where its ids mean something else; it then has a table of its
+            own.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -110,11 +112,18 @@ class Seq2Seq(Pretrained):
 
     settings_class = Seq2SeqSettings
 
-    def __init__(self, vocabulary_size: int, settings: Seq2SeqSettings | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary_size: int,
+        settings: Seq2SeqSettings | None = None,
+        source_vocabulary_size: int | None = None,
+    ) -> None:
         super().__init__()
         settings = settings or Seq2SeqSettings()
         self.settings = settings
         self.embedding = TiedEmbedding(vocabulary_size, settings.width)
+        own = source_vocabulary_size
+        self.source_embedding = None if own is None else TiedEmbedding(own, settings.width)
         place = settings.position, settings.width, settings.max_length
         self.source_position, self.target_position = to_position(*place), to_position(*place)
         self.dropout = nn.Dropout(settings.dropout)
@@ -137,7 +146,9 @@ class Seq2Seq(Pretrained):
     @property
     def sizes(self) -> dict[str, int]:
         """The arguments beside the settings that it was built with."""
-        return {"vocabulary_size": len(self.embedding.weight)}
+        sizes = {"vocabulary_size": len(self.embedding.weight)}
+        own = self.source_embedding
+        return sizes if own is None else sizes | {"source_vocabulary_size": len(own.weight)}
 
     def forward(
         self,
@@ -197,7 +208,8 @@ class Seq2Seq(Pretrained):
 
     def _source(self, tokens: Tensor) -> Tensor:
         _refuse("source", tokens)
-        return self.dropout(self.source_position.on_input(self.embedding(tokens)))
+        embedding = self.source_embedding or self.embedding
+        return self.dropout(self.source_position.on_input(embedding(tokens)))
 
     def _target(self, tokens: Tensor, start: int = 0) -> Tensor:
         _refuse("target", tokens)

@@ -21,7 +21,9 @@ from saccade.tasks import (
     language_model,
     masked_language_model,
     other_data,
+    rewriting,
     run,
+    seq2seq,
 )
 from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
@@ -77,6 +79,13 @@ TASKS: dict[str, Task] = {
         masked_language_model.evaluate,
         predict=filling.filling,
         shown=("accuracy", "perplexity"),
+    ),
+    "seq2seq": Task(
+        seq2seq.Recipe,
+        seq2seq.prepare,
+        seq2seq.evaluate,
+        generate=rewriting.rewriting,
+        shown=("bleu", "sentence_bleu", "chrf", "ter", "per", "word_error", "perplexity"),
     ),
 }
 

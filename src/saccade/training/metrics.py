@@ -7,9 +7,14 @@ from saccade.shapes import Int, Tensor
 
 SHARES = (
     *("accuracy", "half_width", "majority_share", "majority_accuracy", "unknown_share", "unknown_accuracy"),
-    *("f1", "precision", "recall"),
+    *("f1", "precision", "recall", "per", "word_error"),
 )
 """Scores that are shares, from 0 to 1, and are shown as percentages."""
+
+
+def is_share(name: str) -> bool:
+    """Whether a score is a share; of one side alone, such as a language, it bears the name of the side behind its own."""
+    return any(name == share or name.startswith(f"{share}_") for share in SHARES)
 
 
 def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
