@@ -22,6 +22,8 @@ from saccade.tasks import (
     masked_language_model,
     other_data,
     run,
+    tag_lines,
+    tagging,
 )
 from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
@@ -77,6 +79,13 @@ TASKS: dict[str, Task] = {
         masked_language_model.evaluate,
         predict=filling.filling,
         shown=("accuracy", "perplexity"),
+    ),
+    "tagging": Task(
+        tagging.Recipe,
+        tagging.prepare,
+        tagging.evaluate,
+        predict=tag_lines.answers,
+        shown=("accuracy", "f1", "unknown_accuracy", "majority_accuracy"),
     ),
 }
 

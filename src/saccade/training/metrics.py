@@ -6,8 +6,15 @@ from saccade.errors import must_be
 from saccade.shapes import Int, Tensor
 
 SHARES = (
-    *("accuracy", "half_width", "majority_share", "majority_accuracy", "unknown_share", "unknown_accuracy"),
-    *("f1", "precision", "recall"),
+    "accuracy",
+    "half_width",
+    "majority_share",
+    "majority_accuracy",
+    "unknown_share",
+    "unknown_accuracy",
+    "f1",
+    "precision",
+    "recall",
 )
 """Scores that are shares, from 0 to 1, and are shown as percentages."""
 
