@@ -64,14 +64,14 @@ def finished(recipe, tmp_path_factory):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_learns_what_the_next_word_tells(recipe, network):
-    training = TrainingSettings(steps=120, learning_rate=0.03, warmup=0.1)
-    wide = replace(MODEL.transformer, width=24, hidden=48, dropout=0.0)
-    model = replace(MODEL, network=network, dropout=0.0, transformer=wide)
+    training = TrainingSettings(steps=120, learning_rate=0.015, warmup=0.1)
+    near = TransformerSettings("local(left=1)", 24, 3, 1, 48, "rotary", dropout=0.0)
+    model = replace(MODEL, network=network, dropout=0.0, transformer=near)
     chosen = replace(recipe, model=model, training=training, batch_tokens=300)
     work = prepare(chosen)
     work.fit(quiet=True)
     scores = work.metrics()
-    assert scores["accuracy"] > 0.97 > scores["majority_accuracy"] + 0.2
+    assert scores["accuracy"] > 0.93 > scores["majority_accuracy"] + 0.25
 
 
 def test_the_best_tags_are_those_of_every_sentence_alone(recipe):

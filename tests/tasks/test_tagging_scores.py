@@ -64,6 +64,6 @@ def test_which_tags_are_those_of_entities(tags, are):
 
 
 def test_without_its_library_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "seqeval.metrics.sequence_labeling", None)
+    monkeypatch.setitem(sys.modules, "seqeval.metrics", None)
     with pytest.raises(ModuleNotFoundError, match=r"seqeval.*pip install 'saccade\[train\]'"):
         score_entities(FOUND, RIGHT)

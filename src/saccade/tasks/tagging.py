@@ -240,7 +240,7 @@ def _metrics(
 
 def _named(ids: Tensor, rows: Ragged, tags: Sequence[str]) -> list[list[str]]:
     """The names of tags, sentence by sentence."""
-    return [[tags[i] for i in row.tolist()] for row in ids.split(rows.lengths.tolist())]
+    return [[tags[int(i)] for i in row] for row in ids.split(rows.lengths.tolist())]
 
 
 def _sizes(vocabulary: TaggedVocabulary) -> dict[str, int]:

@@ -5,8 +5,9 @@ script of the CoNLL shared tasks, does: an entity is right if its first word, it
 `I-` that continues nothing begins one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from saccade.data.ragged import Ragged
 from saccade.data.tokenizer import UNK
@@ -87,7 +88,7 @@ def has_entities(tags: Sequence[str]) -> bool:
     return any(tag[:2] == "B-" for tag in tags) and all(tag == "O" or tag[:2] in ("B-", "I-") for tag in tags)
 
 
-def score_entities(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> EntityScore:
+def score_entities(predicted: list[list[str]], right: list[list[str]]) -> EntityScore:
     """How many entities are found whole.
 
     Args:
@@ -98,11 +99,16 @@ def score_entities(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[
         ModuleNotFoundError: `seqeval` is not installed.
     """
     try:
-        from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
+        from seqeval.metrics import f1_score, precision_score, recall_score
+        from seqeval.metrics.sequence_labeling import get_entities
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "scores of entities need the library `seqeval`: pip install 'saccade[train]'"
         ) from error
-    found = precision_recall_fscore_support(right, predicted, average="micro", zero_division=0)
-    precision, recall, f1 = (float(value) for value in found[:3])
-    return EntityScore(f1, precision, recall, len(get_entities([list(each) for each in right])))
+    f1, precision, recall = (_share(measure, right, predicted) for measure in (f1_score, precision_score, recall_score))
+    return EntityScore(f1, precision, recall, len(get_entities(right)))
+
+
+def _share(measure: Callable[..., Any], right: list[list[str]], predicted: list[list[str]]) -> float:
+    """One of seqeval's measures; 0 where it would be nothing out of nothing."""
+    return float(measure(right, predicted, zero_division=0))
