@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from saccade.attention import MECHANISMS, Mechanism
 from saccade.models import ClassifierSettings, SequenceClassifier
-from saccade.models.classifier import pool
 from saccade.nn import NORMS, POSITIONS
+from saccade.nn.pooling import POOLINGS
 
 SMALL = ClassifierSettings(width=21, heads=3, layers=2, hidden=31, max_length=13)
 
@@ -22,7 +23,7 @@ def tokens(*lengths, n):
 
 
 @pytest.mark.parametrize("mechanism", ["full", "local(left=2)", "big_bird", "linear", ("linear", "full")])
-@pytest.mark.parametrize("pooling", ["mean", "first"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("position", ["sinusoidal", "learned", "none"])
 def test_neither_the_batch_nor_the_padding_changes_a_score(mechanism, pooling, position):
     model = classifier(mechanism=mechanism, pooling=pooling, position=position)
@@ -51,6 +52,45 @@ def test_extra_tokens_are_pooled_by_nobody(pooling):
     torch.testing.assert_close(model(x, key_mask), model.output(pooled), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_an_lstm_stands_in_place_of_the_encoder(pooling, tmp_path):
+    model = classifier(network="lstm", width=18, pooling=pooling)
+    x, key_mask = tokens(11, 7, 1, n=11)
+    together = model(x, key_mask)
+    plain = nn.LSTM(18, 9, 2, bidirectional=True).double()
+    plain.load_state_dict(model.encoder.lstm.state_dict())
+    for row, length in enumerate((11, 7, 1)):
+        out = plain(model.embedding(x[row, :length]))[0][None]
+        expected = model.output(model.pooling(out, torch.ones(1, length).bool()))
+        torch.testing.assert_close(together[row : row + 1], expected, rtol=0, atol=1e-12)
+    model.float().save_pretrained(tmp_path)
+    assert torch.equal(SequenceClassifier.from_pretrained(tmp_path)(x, key_mask), model(x, key_mask))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mechanism": "linear"}, "mechanism must be left out, as an LSTM has none, got 'linear'"),
+        ({"extra_tokens": 1}, "extra_tokens must be 0, as an LSTM has none, got 1"),
+        ({"width": 21, "heads": 3}, "width must be even, as each direction has half of it, got 21"),
+    ],
+)
+def test_what_an_lstm_has_not_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierSettings(network="lstm", **options)
+
+
+def test_settings_from_before_networks_and_queries_load_unchanged(tmp_path):
+    model = SequenceClassifier(17, 5, SMALL).eval()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    found = json.loads(path.read_text())
+    del found["settings"]["network"]
+    path.write_text(json.dumps(found))
+    assert {name.partition(".")[0] for name in model.state_dict()} == {"embedding", "encoder", "output"}
+    assert SequenceClassifier.from_pretrained(tmp_path).settings == SMALL
+
+
 def test_a_classifier_with_extra_tokens_is_saved_and_trained(tmp_path):
     model = SequenceClassifier(17, 5, replace(SMALL, extra_tokens=2, mechanism=("local(left=1)", "linear"))).eval()
     x, key_mask = tokens(11, 7, n=11)
@@ -58,14 +98,6 @@ def test_a_classifier_with_extra_tokens_is_saved_and_trained(tmp_path):
     assert (grad != 0).all()
     model.save_pretrained(tmp_path)
     assert torch.equal(SequenceClassifier.from_pretrained(tmp_path)(x, key_mask), model(x, key_mask))
-
-
-def test_pooling_reads_real_tokens_only():
-    x = torch.arange(24.0).view(3, 4, 2)
-    key_mask = torch.tensor([[True, True, True, True], [False, True, False, True], [False] * 4])
-    assert pool(x, key_mask, "mean").tolist() == [[3, 4], [12, 13], [0, 0]]
-    assert pool(x, key_mask, "first").tolist() == [[0, 1], [10, 11], [0, 0]]
-    assert pool(x.masked_fill(~key_mask[..., None], float("nan")), key_mask, "mean").isfinite().all()
 
 
 def test_the_scores_depend_on_positions_dropout_and_norm():
@@ -115,7 +147,8 @@ def test_weights_of_another_model_are_refused(tmp_path, change, message):
         ({"mechanism": ("full", "locl")}, "mechanism must be one of .*got 'locl'"),
         ({"position": "lerned"}, r"position must be one of .*got 'lerned' \(did you mean 'learned'\?\)"),
         ({"normalisation": "layr"}, r"normalisation must be one of .*got 'layr' \(did you mean 'layer'\?\)"),
-        ({"pooling": "max"}, "pooling must be one of first, mean, got 'max'"),
+        ({"pooling": "max"}, "pooling must be one of first, mean, query, got 'max'"),
+        ({"network": "gru"}, "network must be one of lstm, transformer, got 'gru'"),
     ],
 )
 def test_names_that_are_unknown_are_refused_before_any_model_is_built(unchecked, options, message):

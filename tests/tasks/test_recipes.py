@@ -7,7 +7,7 @@ import pytest
 from saccade import config
 from saccade.data import DataSettings
 from saccade.data import load as load_data
-from saccade.models import LanguageModel, Seq2Seq, SequenceClassifier
+from saccade.models import LanguageModel, Seq2Seq, SequenceClassifier, Tagger
 from saccade.tasks import TASKS, Recipe, load_recipe, recipe_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -21,6 +21,8 @@ def test_every_recipe_builds_its_model_and_survives_being_written(path, tmp_path
         SequenceClassifier(257, 7, recipe.model)
     elif recipe.task == "seq2seq":
         Seq2Seq(257, recipe.model)
+    elif recipe.task == "tagging":
+        Tagger(257, 31, 7, recipe.model)
     else:
         LanguageModel(257, recipe.model)
     (tmp_path / "recipe.toml").write_text(config.dump(recipe))

@@ -6,7 +6,7 @@ given, since an annotation scheme is no secret of its test set. Memory: all sent
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Literal
 from saccade.data.ragged import Ragged
 from saccade.data.sentences import Field, Sentence, entity_faults, read_sentences
 from saccade.data.splitting import place
-from saccade.data.tagged_examples import TaggedSplit
+from saccade.data.tagged_examples import NO_TAG, TaggedSplit
 from saccade.data.tally import Tally
 from saccade.data.tokenizer import UNK, Tokenizer
 from saccade.data.tokenizer_training import TokenizerSettings, make_tokenizer, make_units
@@ -188,7 +188,21 @@ def encode_sentences(sentences: Iterable[Sentence], vocabulary: TaggedVocabulary
                 raise ValueError(f"{sentence.where}: {unknown('tag', tag, ids)}")
         words += sentence.words
         tags.append([ids[tag] for tag in sentence.tags])
-    rows = Ragged.of(tags)
+    return _encoded(words, Ragged.of(tags), vocabulary)
+
+
+def encode_untagged(sentences: Iterable[Sequence[str]], vocabulary: TaggedVocabulary) -> TaggedSplit:
+    """Sentences without tags as ids; in place of each tag stands `NO_TAG`."""
+    words: list[str] = []
+    tags: list[list[int]] = []
+    for sentence in sentences:
+        words += sentence
+        tags.append([NO_TAG] * len(sentence))
+    return _encoded(words, Ragged.of(tags), vocabulary)
+
+
+def _encoded(words: list[str], rows: Ragged, vocabulary: TaggedVocabulary) -> TaggedSplit:
+    """All words as ids, cut into the rows of their tags."""
     return TaggedSplit(
         Ragged(vocabulary.words.encode_all(words).values, rows.ends),
         vocabulary.characters.encode_all(word[: vocabulary.letters] for word in words),

@@ -1,6 +1,6 @@
 """One label a sequence: embedding, positions, encoder, pooling, and a linear layer over the classes.
 
-Pooling is the mean over real tokens, or the first real token (as in BERT, Devlin et al. 2019).
+In place of the encoder a bidirectional LSTM may stand, to compare with.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ from torch import nn
 from saccade.attention import to_mechanism
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown, whole_number
+from saccade.models.networks.lstm import LSTMNetwork, LSTMSettings
 from saccade.models.pretrained import Pretrained
-from saccade.nn import NORMS, POSITIONS, Encoder
+from saccade.nn import NORMS, POSITIONS, Encoder, Position
+from saccade.nn.pooling import POOLINGS
 from saccade.nn.positions import check_carried, to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
-POOLINGS = ("mean", "first")
+NETWORKS = ("transformer", "lstm")
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,16 @@ class ClassifierSettings:
         position: a name in `saccade.nn.POSITIONS`.
         norm: where norms stand, `pre` or `post`.
         normalisation: what they are, a name in `saccade.nn.NORMS`.
-        pooling: `mean` over real tokens, or the `first` of them.
+        pooling: `mean` over real tokens, the `first` of them, or their mean as a learned `query` weighs them.
         dropout: share that is dropped of the embedded input and of each sublayer's output.
         max_length: the longest sequence, for positions that are learned.
         extra_tokens: learned global tokens inside the encoder; pooling does not read them.
+        network: `transformer`, or `lstm` for bidirectional LSTMs in its place: as many `layers`, each direction half
+            the `width`, no mechanism and no extra tokens. Heads, `hidden`, norms and position are then not read.
 
     Raises:
-        ValueError: a size, share or name that cannot be, extra tokens before a mechanism that cannot have them, or a
-            position that a mechanism cannot carry.
+        ValueError: a size, share or name that cannot be, extra tokens before a mechanism that cannot have them, a
+            position that a mechanism cannot carry, or an LSTM with a mechanism.
     """
 
     mechanism: str | tuple[str, ...] = "full"
@@ -50,11 +54,12 @@ class ClassifierSettings:
     hidden: int = 256
     position: str = "sinusoidal"
     norm: Literal["pre", "post"] = "pre"
-    pooling: Literal["mean", "first"] = "mean"
+    pooling: Literal["mean", "first", "query"] = "mean"
     dropout: float = 0.1
     max_length: int = 2048
     extra_tokens: int = 0
     normalisation: str = "layer"
+    network: Literal["transformer", "lstm"] = "transformer"
 
     def __post_init__(self) -> None:
         # The parts refuse all this too, but are built only after the data is read.
@@ -75,8 +80,19 @@ class ClassifierSettings:
         for mechanism in (self.mechanism,) if isinstance(self.mechanism, str) else self.mechanism:
             check_carried(POSITIONS[self.position], to_mechanism(mechanism), self.extra_tokens)
             to_mechanism(mechanism).behind(self.extra_tokens)
-        if self.pooling not in POOLINGS:
-            raise ValueError(unknown("pooling", self.pooling, POOLINGS))
+        for kind, name, known in (("pooling", self.pooling, POOLINGS), ("network", self.network, NETWORKS)):
+            if name not in known:
+                raise ValueError(unknown(kind, name, known))
+        if self.network == "lstm":
+            self._refuse_what_an_lstm_has_not()
+
+    def _refuse_what_an_lstm_has_not(self) -> None:
+        if self.mechanism != "full":
+            raise ValueError(must_be("mechanism", "left out, as an LSTM has none", self.mechanism))
+        if self.extra_tokens:
+            raise ValueError(must_be("extra_tokens", "0, as an LSTM has none", self.extra_tokens))
+        if self.width % 2:
+            raise ValueError(must_be("width", "even, as each direction has half of it", self.width))
 
 
 class SequenceClassifier(Pretrained):
@@ -101,20 +117,11 @@ class SequenceClassifier(Pretrained):
                 raise ValueError(must_be(name, "at least 1", value))
         self.settings = settings
         self.embedding = nn.Embedding(vocabulary_size, settings.width)
-        self.position = to_position(settings.position, settings.width, settings.max_length)
+        recurrent = settings.network == "lstm"
+        self.position = to_position("none" if recurrent else settings.position, settings.width, settings.max_length)
         self.dropout = nn.Dropout(settings.dropout)
-        self.encoder = Encoder(
-            settings.width,
-            settings.heads,
-            settings.layers,
-            settings.hidden,
-            settings.mechanism,
-            settings.norm,
-            settings.dropout,
-            extra_tokens=settings.extra_tokens,
-            normalisation=settings.normalisation,
-            position=self.position,
-        )
+        self.encoder = _lstm(settings) if recurrent else _encoder(settings, self.position)
+        self.pooling = POOLINGS[settings.pooling](settings.width)
         self.output = nn.Linear(settings.width, classes)
 
     @property
@@ -143,15 +150,23 @@ class SequenceClassifier(Pretrained):
         if key_mask is None:
             key_mask = torch.ones_like(tokens, dtype=torch.bool)
         x = self.dropout(self.position.on_input(self.embedding(tokens)))
-        return self.output(pool(self.encoder(x, key_mask, record=record), key_mask, self.settings.pooling))
+        return self.output(self.pooling(self.encoder(x, key_mask, record=record), key_mask))
 
 
-def pool(
-    x: Float[Tensor, "b n c"], key_mask: Bool[Tensor, "b n"], pooling: Literal["mean", "first"]
-) -> Float[Tensor, "b c"]:
-    """One vector a sequence, from real tokens only; zeros where there are none."""
-    x = x.masked_fill(~key_mask[..., None], 0)
-    if pooling == "first":
-        first = key_mask.int().argmax(1)
-        return x[torch.arange(x.shape[0], device=x.device), first]
-    return x.sum(1) / key_mask.sum(1, keepdim=True).clamp(min=1)
+def _encoder(settings: ClassifierSettings, position: Position) -> Encoder:
+    return Encoder(
+        settings.width,
+        settings.heads,
+        settings.layers,
+        settings.hidden,
+        settings.mechanism,
+        settings.norm,
+        settings.dropout,
+        extra_tokens=settings.extra_tokens,
+        normalisation=settings.normalisation,
+        position=position,
+    )
+
+
+def _lstm(settings: ClassifierSettings) -> LSTMNetwork:
+    return LSTMSettings(settings.width // 2, settings.layers, settings.dropout).build(settings.width)

@@ -14,9 +14,9 @@ the hub and back: `hf upload`, `hf download`.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -137,7 +137,15 @@ def _settings(kind: type, values: Mapping[str, Any]) -> Any:
     for name in values:
         if name not in known:
             raise ValueError(unknown("setting", name, known))
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    kinds = get_type_hints(kind)
+    return kind(**{name: _setting(kinds[name], value) for name, value in values.items()})
+
+
+def _setting(kind: Any, value: Any) -> Any:
+    """One setting as it was before it was written."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _settings(kind, value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _refuse_others(path: Path, found: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> None:

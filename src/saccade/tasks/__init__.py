@@ -24,6 +24,8 @@ from saccade.tasks import (
     rewriting,
     run,
     seq2seq,
+    tag_lines,
+    tagging,
 )
 from saccade.tasks.answers import Answer, GenerateOptions
 from saccade.tasks.classification import Recipe
@@ -86,6 +88,13 @@ TASKS: dict[str, Task] = {
         seq2seq.evaluate,
         generate=rewriting.rewriting,
         shown=("bleu", "sentence_bleu", "chrf", "ter", "per", "word_error", "perplexity"),
+    ),
+    "tagging": Task(
+        tagging.Recipe,
+        tagging.prepare,
+        tagging.evaluate,
+        predict=tag_lines.answers,
+        shown=("accuracy", "f1", "unknown_accuracy", "majority_accuracy"),
     ),
 }
 

@@ -13,7 +13,7 @@ SHARES = (
 
 
 def is_share(name: str) -> bool:
-    """Whether a score is a share; of one side alone, such as a language, it bears the name of the side behind its own."""
+    """Whether a score is a share; that of one side alone, such as a language, has the side behind its name."""
     return any(name == share or name.startswith(f"{share}_") for share in SHARES)
 
 
