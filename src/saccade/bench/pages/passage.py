@@ -67,7 +67,7 @@ def trained_passage(recipe: Recipe = RECIPE, say: Callable[[str], object] = prin
 def read(model: SequenceClassifier, tokens: Int[Tensor, " n"]) -> Passage:
     """What the last layer of a model with full attention works on."""
     seen: dict[str, Any] = {}
-    layer = model.encoder.layers[-1].get_submodule("attention.layer")
+    layer = model.get_submodule(f"encoder.layers.{model.settings.layers - 1}.attention.layer")
     hook = layer.register_forward_pre_hook(lambda _, args, inputs: seen.update(inputs), with_kwargs=True)
     with torch.no_grad():
         model.cpu().eval()(tokens[None].long())
