@@ -128,6 +128,14 @@ def test_a_model_learns_what_a_word_says(reviews_run):
     assert metrics["majority_share"] == 0.5
 
 
+def test_an_lstm_with_a_learned_query_is_trained_and_scored_again(tmp_path):
+    model = replace(MODEL, network="lstm", mechanism="full", pooling="query")
+    metrics = train(replace(reviews(tmp_path), model=model), tmp_path / "run", quiet=True)
+    assert metrics["accuracy"] > 0.9
+    assert evaluate(tmp_path / "run")["accuracy"] == metrics["accuracy"]
+    assert recipe_of(tmp_path / "run").model == model
+
+
 @pytest.mark.parametrize("stop", [3, 7])
 def test_a_run_stopped_and_resumed_equals_one_that_was_not(tmp_path, listops_run, stop):
     folder, whole = listops_run

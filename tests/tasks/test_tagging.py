@@ -240,6 +240,9 @@ def test_the_command_line_trains_and_scores_it(recipe, source, tmp_path, capsys)
     assert recipe_of(folder).model.window.reach == 2
     assert command(["evaluate", str(folder), "--data", str(source)]) == 0
     assert "split: all" in capsys.readouterr().out
+    (tmp_path / "lines.txt").write_text("a B c\n\nd E\n", encoding="utf-8")
+    assert command(["predict", str(folder), "--input", str(tmp_path / "lines.txt")]) == 0
+    assert re.fullmatch(r"(O|BEFORE)( (O|BEFORE)){2}\n\n(O|BEFORE) (O|BEFORE)\n", capsys.readouterr().out)
     bad = tmp_path / "bad.conll"
     bad.write_text("a\tO\n\nb\tNEXT\n", encoding="utf-8")
     assert command(["evaluate", str(folder), "--data", str(bad)]) == 2
