@@ -6,6 +6,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+import type_checks
 from hypothesis import settings
 from torch import Tensor
 
@@ -34,6 +35,14 @@ def unwritten_memory_is_nan() -> Iterator[None]:
             patch.setattr(torch, name, _filled(getattr(torch, name)))
         for name in ("new_empty", "new_empty_strided"):
             patch.setattr(torch.Tensor, name, _filled(getattr(torch.Tensor, name)), raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def undecorated_where_unchecked() -> Iterator[None]:
+    """Where the run-time type checks are off, nothing is made for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping, "jaxtyped", type_checks.where_on(jaxtyping.jaxtyped))
         yield
 
 
