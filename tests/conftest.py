@@ -6,9 +6,10 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
-import type_checks
 from hypothesis import settings
 from torch import Tensor
+
+import type_checks
 
 # No deadline: the tests share two cores with others. Derandomised: the same examples on every machine.
 settings.register_profile("saccade", deadline=None, derandomize=True, database=None, max_examples=60)

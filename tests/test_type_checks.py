@@ -2,10 +2,10 @@
 
 import jaxtyping
 import pytest
-import type_checks
 from jaxtyping import Float, TypeCheckError, jaxtyped
 from torch import Tensor, zeros
 
+import type_checks
 from saccade.attention.dispatch import attend
 from saccade.attention.patterns import Local
 
@@ -21,7 +21,7 @@ def doubler(letters):
 
 
 def test_the_hook_is_at_work():
-    with pytest.raises(TypeCheckError, match="'q'|'k'"):
+    with pytest.raises(TypeCheckError, match=r"'q'|'k'"):
         attend(zeros(2, 3, 5, 7), zeros(2, 3, 5, 8), zeros(2, 3, 5, 7), Local(1))
 
 
@@ -59,8 +59,8 @@ def test_a_check_is_made_once_and_not_before_it_is_needed(monkeypatch):
 def test_what_is_defined_inside_a_call_is_left_alone_where_the_checks_are_off(monkeypatch, off):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", off)
 
-    def inner(x: Float[Tensor, "a"]) -> None:
-        """Not for a matrix."""
+    def inner(x: Float[Tensor, "a b"]) -> None:
+        """For a matrix."""
 
     decorated = type_checks.where_on(jaxtyped)(typechecker=type_checks.kept)(inner)
     assert (decorated is inner) == off
