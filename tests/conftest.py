@@ -1,5 +1,7 @@
 """What every test shares: memory that shows when it was never written, seeds, and the type checks' switch."""
 
+import gc
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,11 +104,35 @@ REPEATED = (
 )
 """Tests that repeat, thousands of times, calls that others make with the run-time type checks: as long again."""
 
+SEEN_BEFORE = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of a test whose every parameter has had its value in an earlier case of the same test.
+
+    And begin with what takes longest, or one worker would be at it when all others are done.
+    """
+    seen: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
+    for item in items:
+        case = getattr(item, "callspec", None)
+        values = set(case.indices.items()) if case else set()
+        before = seen[item.nodeid.partition("[")[0]]
+        item.stash[SEEN_BEFORE] = case is not None and values <= before
+        before |= values
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays to the end: no use in looking through it for garbage."""
+    gc.freeze()
+
 
 @pytest.fixture(autouse=True)
 def as_users_run_it(request: pytest.FixtureRequest) -> None:
-    """No run-time type checks in what is repeated."""
-    if request.path.relative_to(Path(__file__).parent).as_posix().startswith(REPEATED):
+    """No run-time type checks in what is repeated: each value of each parameter meets them once, not each pair."""
+    repeated = request.path.relative_to(Path(__file__).parent).as_posix().startswith(REPEATED)
+    if repeated or request.node.stash[SEEN_BEFORE]:
         request.getfixturevalue("unchecked")
 
 
