@@ -55,11 +55,12 @@ def exported_unchecked() -> Iterator[None]:
     export = torch.export.export
 
     def unchecked(*args: object, **options: object) -> object:
+        before = jaxtyping.config.jaxtyping_disable
         jaxtyping.config.update("jaxtyping_disable", True)
         try:
             return export(*args, **options)
         finally:
-            jaxtyping.config.update("jaxtyping_disable", False)
+            jaxtyping.config.update("jaxtyping_disable", before)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.export, "export", unchecked)
