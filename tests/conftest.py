@@ -1,5 +1,7 @@
 """What every test shares: memory that shows when it was never written, seeds, and the type checks' switch."""
 
+import gc
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
+
+import type_checks
 
 # No deadline: the tests share two cores with others. Derandomised: the same examples on every machine.
 settings.register_profile("saccade", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -38,16 +42,25 @@ def unwritten_memory_is_nan() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def undecorated_where_unchecked() -> Iterator[None]:
+    """Where the run-time type checks are off, nothing is made for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping, "jaxtyped", type_checks.where_on(jaxtyping.jaxtyped))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def exported_unchecked() -> Iterator[None]:
     """The run-time type checks know no lengths that may vary, so they are off while `torch.export` traces."""
     export = torch.export.export
 
     def unchecked(*args: object, **options: object) -> object:
+        before = jaxtyping.config.jaxtyping_disable
         jaxtyping.config.update("jaxtyping_disable", True)
         try:
             return export(*args, **options)
         finally:
-            jaxtyping.config.update("jaxtyping_disable", False)
+            jaxtyping.config.update("jaxtyping_disable", before)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.export, "export", unchecked)
@@ -92,11 +105,35 @@ REPEATED = (
 )
 """Tests that repeat, thousands of times, calls that others make with the run-time type checks: as long again."""
 
+SEEN_BEFORE = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of a test whose every parameter has had its value in an earlier case of the same test.
+
+    And begin with what takes longest, or one worker would be at it when all others are done.
+    """
+    seen: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
+    for item in items:
+        case = getattr(item, "callspec", None)
+        values = set(case.indices.items()) if case else set()
+        before = seen[item.nodeid.partition("[")[0]]
+        item.stash[SEEN_BEFORE] = case is not None and values <= before
+        before |= values
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays to the end: no use in looking through it for garbage."""
+    gc.freeze()
+
 
 @pytest.fixture(autouse=True)
 def as_users_run_it(request: pytest.FixtureRequest) -> None:
-    """No run-time type checks in what is repeated."""
-    if request.path.relative_to(Path(__file__).parent).as_posix().startswith(REPEATED):
+    """No run-time type checks in what is repeated: each value of each parameter meets them once, not each pair."""
+    repeated = request.path.relative_to(Path(__file__).parent).as_posix().startswith(REPEATED)
+    if repeated or request.node.stash[SEEN_BEFORE]:
         request.getfixturevalue("unchecked")
 
 

@@ -26,6 +26,7 @@ def test_style_is_kept(command):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("node") is None, reason="pyright runs on Node.js, which is not installed")
 def test_types_are_right():
     result = run(sys.executable, "-m", "pyright")
@@ -33,12 +34,13 @@ def test_types_are_right():
 
 
 def test_the_core_needs_nothing_but_its_three_libraries():
-    """Attention, nn and checking import where the extras are not installed."""
+    """Attention, nn and checking import where the extras are not installed, and without torch's compiler."""
     program = """
 import sys
 extras = ["accelerate", "datasets", "matplotlib", "psutil", "rich", "safetensors", "transformers", "typer", "numpy"]
 sys.modules.update(dict.fromkeys(extras))
 import saccade, saccade.attention, saccade.nn, saccade.checking
+assert "torch._dynamo" not in sys.modules, "which takes as long to import as the rest of torch"
 """
     result = run(sys.executable, "-c", program)
     assert result.returncode == 0, result.stderr

@@ -62,7 +62,7 @@ FURTHER = (
     "rfa(gate=True, features=64)",
 )
 """Forms that compute otherwise; feature maps are the same in the causal form."""
-SHORT = {"efficient": 9, "performer": 40, "rfa": 40}
+SHORT = {"efficient": 5, "performer": 40, "rfa": 40}
 """Lengths of those that take long to trace: less than a chunk. Several chunks are shown by `linear`."""
 MASK = torch.arange(N)[None] < torch.tensor([[N], [50]])
 

@@ -26,15 +26,16 @@ def covered(part, scope):
     assert part.covers == (len(visited_tiles) == part.examples * part.heads * part.query_tiles)
     begin = part.first_tile * size + part.front
     end_q, end_k = (-(-end // size) * size + size for end in (begin + scope.n_q, scope.n_k))
-    count = torch.zeros(examples, heads, end_q, end_k, dtype=torch.int32)
+    tiles = torch.zeros(part.examples, part.heads, end_q // size, end_k // size, size, size, dtype=torch.int32)
     for group in part.groups:
+        b, h = (
+            place[:, None] if many > 1 else torch.zeros_like(place[:, None])
+            for place, many in ((group.example, part.examples), (group.head, part.heads))
+        )
         masks = group.masks.expand(len(group.query), -1)
-        for member in range(len(group.query)):
-            b = slice(None) if part.examples == 1 else int(group.example[member])
-            h = slice(None) if part.heads == 1 else int(group.head[member])
-            row = int(group.query[member]) * size
-            for key, mask in zip(group.keys[member].tolist(), masks[member].tolist(), strict=True):
-                count[b, h, row : row + size, key * size : key * size + size] += part.table[mask]
+        tiles.index_put_((b, h, group.query[:, None], group.keys), part.table[masks].int(), accumulate=True)
+    tiles = tiles.expand(examples, heads, *tiles.shape[2:])
+    count = tiles.transpose(3, 4).reshape(examples, heads, end_q, end_k)
     assert not count[:, :, :begin].any()
     assert not count[:, :, begin + scope.n_q :].any()
     assert not count[..., scope.n_k :].any()

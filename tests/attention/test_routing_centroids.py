@@ -152,20 +152,20 @@ def test_two_sequences_and_long_steps_are_refused(unchecked):
 
 
 SCRIPT = """
-import os, sys
+import sys
 import torch
 from saccade.attention import MECHANISMS, after_step
 
-torch.distributed.init_process_group("gloo")
-rank = int(os.environ["RANK"])
-tokens = torch.load(sys.argv[1])
+path, rank = sys.argv[1], int(sys.argv[2])
+torch.distributed.init_process_group("gloo", init_method=f"file://{path}.met", rank=rank, world_size=2)
+tokens = torch.load(path)
 layer = MECHANISMS["routing"](clusters=4, decay=0.5).build(2, 5)
 q, k, v = (x[rank : rank + 1].requires_grad_() for x in tokens)
 for step in range(3):
     if rank == 0 or step < 2:
         layer(q, k, v)
     after_step(layer)
-torch.save(layer.centroids, sys.argv[1] + f".{rank}")
+torch.save(layer.centroids, f"{path}.{rank}")
 torch.distributed.destroy_process_group()
 """
 
@@ -174,17 +174,15 @@ def test_two_processes_move_centroids_as_one_does_on_the_whole_batch(tmp_path):
     """Also where one of them has seen nothing in a step."""
     tokens = [torch.randn(2, 2, 30, 5, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     torch.save(tokens, tmp_path / "tokens")
-    (tmp_path / "script.py").write_text(SCRIPT)
     local = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "script.py"), str(tmp_path / "tokens")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **local},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **local}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "tokens")]
+    workers = [
+        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
     layer = MECHANISMS["routing"](clusters=4, decay=0.5).build(2, 5)
     for step in range(3):
         layer(*(x[: 2 if step < 2 else 1].requires_grad_() for x in tokens))

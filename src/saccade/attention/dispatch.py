@@ -19,6 +19,7 @@ from saccade.attention.backends.pairs import pairs
 from saccade.attention.backends.reference import reference
 from saccade.attention.inputs import hide, live_lengths, needed, validate
 from saccade.attention.layout import layout, pair_layout, touched
+from saccade.attention.opaque import constant
 from saccade.attention.patterns import Bound, Causal, Full, Nothing, Pattern, PerHead, Shifted, Union
 from saccade.errors import must_be, unknown
 from saccade.shapes import Bool, Float, Tensor
@@ -176,14 +177,14 @@ def _(q: Tensor, k: Tensor, v: Tensor, *options: Any) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[3])
 
 
-@torch._dynamo.assume_constant_result
+@constant
 def _chosen(text: str, h: int, n_q: int, n_k: int, q_start: int, biased: bool) -> str:
     """The backend for a pattern that is given as text."""
     bound = operators.pattern_of(text).bind(n_q, n_k, q_start, heads=h)
     return _choose(bound, biased)
 
 
-@torch._dynamo.assume_constant_result
+@constant
 def _kind(text: str, n_q: int, n_k: int, q_start: int) -> Literal["full", "causal", "masked"]:
     """What torch's kernel has to be told of a pattern: nothing, one word, or a mask."""
     pattern = operators.pattern_of(text)

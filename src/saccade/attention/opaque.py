@@ -6,11 +6,25 @@ once more, so that a compiled training step takes one forward pass of it longer 
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from saccade.shapes import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def constant(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, whose result is a constant of a graph: it is called while the graph is traced.
+
+    What `torch.compiler.assume_constant_result` marks, without its import of all of the compiler: that takes as long
+    as the import of torch, and who never compiles needs none of it.
+    """
+    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010 - no type knows of it
+    return function
 
 
 class Opaque(ABC):
@@ -45,7 +59,7 @@ _known: dict[str, Opaque] = {}
 
 
 def name_of(work: Opaque) -> str:
-    """The name of some work in graphs; whoever calls it while tracing says `assume_constant_result`."""
+    """The name of some work in graphs; whoever calls it while tracing is a `constant`."""
     name = repr(work)
     _known[name] = work
     return name

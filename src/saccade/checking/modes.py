@@ -13,10 +13,11 @@ TRIAL_LENGTHS = (13, 250)
 
 def modes(target: Target, form: Format, terms: Terms, seed: int) -> list[Subject]:
     """One subject a mode; a function has only one, and so has a module that is the same in both."""
-    evaluation = Subject(target, form, terms, False, seed)
+    accepted: dict[int, bool] = {}
+    evaluation = Subject(target, form, terms, False, seed, accepted)
     if not target.is_module:
         return [evaluation]
-    training = Subject(target, form, terms, True, seed)
+    training = Subject(target, form, terms, True, seed, accepted)
     return [evaluation] if _alike(evaluation, training) else [evaluation, training]
 
 

@@ -22,7 +22,8 @@ class Subject:
     Calling it gives the output. torch's global generator has the same seed before every call, so that dropout
     and other draws are the same for inputs of the same shape. One copy of a module serves all calls, unless a
     call changes the ones after it (a mechanism that goes dense after a short input, say): then each call
-    gets a copy of its own, so that only the probes that look for this defect find it.
+    gets a copy of its own, so that only the probes that look for this defect find it. Which lengths a plain call in
+    evaluation accepts, as far as it is known, the subjects of one target share.
 
     Attributes:
         terms: what the target promises.
@@ -31,12 +32,14 @@ class Subject:
             different shapes draw differently and cannot be compared.
     """
 
-    def __init__(self, target: Target, form: Format, terms: Terms, training: bool, seed: int) -> None:
+    def __init__(
+        self, target: Target, form: Format, terms: Terms, training: bool, seed: int, accepted: dict[int, bool]
+    ) -> None:
         self.terms = terms
         self.training = training
         self.draws_noise = False
         self._target, self._form, self._seed = target, form, seed
-        self._accepted: dict[int, bool] = {}
+        self._accepted = accepted
         self._reuses = True
         self.restart()
         try:

@@ -12,6 +12,7 @@ from saccade.attention.backends._engine import backward, forward
 from saccade.attention.backends._tiles import Softmax
 from saccade.attention.inputs import live_lengths
 from saccade.attention.layout import Layout, layout, pair_layout
+from saccade.attention.opaque import constant
 from saccade.attention.patterns import Bound, Pattern, parse
 from saccade.shapes import Tensor
 
@@ -19,7 +20,7 @@ _known: dict[str, Pattern] = {}
 LAYOUTS = {"blockwise": layout, "pairs": pair_layout}
 
 
-@torch._dynamo.assume_constant_result
+@constant
 def text_of(pattern: Pattern) -> str:
     """The name of a pattern in graphs."""
     text = repr(pattern)

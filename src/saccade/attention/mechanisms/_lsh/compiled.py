@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from saccade.attention import opaque
 from saccade.attention.mechanism import Mechanism
 from saccade.attention.mechanisms._lsh.buckets import AmongSorted
@@ -23,7 +21,7 @@ def compiled(
     return opaque.run(_named(spec, layer, causal), q, v, key_mask)[0]
 
 
-@torch._dynamo.assume_constant_result
+@opaque.constant
 def _named(spec: Mechanism, layer: int, causal: bool) -> str:
     return opaque.name_of(_Work(spec, layer, causal))
 

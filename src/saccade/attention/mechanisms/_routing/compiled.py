@@ -32,7 +32,7 @@ def compiled(
     return Routed(found[0], found[1].detach(), found[2].detach()) if noted else Routed(found[0], None, None)
 
 
-@torch._dynamo.assume_constant_result
+@opaque.constant
 def _named(clusters: int, causal: bool, window: int | None, raw: bool, noted: bool) -> str:
     return opaque.name_of(_Work(Routes(clusters, causal, window, (), raw, noted)))
 

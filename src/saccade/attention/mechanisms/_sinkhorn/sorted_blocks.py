@@ -271,6 +271,6 @@ class _Opaque(opaque.Opaque):
         return (q.new_empty(*q.shape[:3], v.shape[3]),)
 
 
-@torch._dynamo.assume_constant_result
+@opaque.constant
 def _named(scale: float, causal: bool, cut: bool) -> str:
     return opaque.name_of(_Opaque(_Plan(scale, causal, cut)))
