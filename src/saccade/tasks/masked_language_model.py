@@ -14,13 +14,13 @@ from torch import nn
 
 from saccade.attention.record import Record
 from saccade.data.masking import masked
-from saccade.data.stream import Stream, StreamData, StreamSettings, load_streams
+from saccade.data.stream import Stream, StreamData, StreamSettings
 from saccade.data.windows import WindowBatch, sliding_windows
 from saccade.errors import must_be
-from saccade.models import LanguageModel, LanguageModelSettings
+from saccade.models import LanguageModelSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
-from saccade.tasks.windowed_text import TextWork, WindowSettings, load, recipe_with, text_of
+from saccade.tasks.windowed_text import TextWork, WindowSettings, load, loaded, recipe_with, text_of
 from saccade.training import TrainingSettings, half_width
 from saccade.training.process import process_state
 
@@ -96,20 +96,8 @@ class Prepared(TextWork):
 
 
 def prepare(recipe: Recipe, data: StreamData | None = None) -> Prepared:
-    """Load the text, and build the model with weights drawn from the recipe's seed.
-
-    Args:
-        recipe: what to prepare.
-        data: the text of this recipe, where it is loaded already.
-
-    Raises:
-        ValueError, OSError: the data or the model cannot be as the recipe says.
-    """
-    data = load_streams(recipe.data) if data is None else data
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        model = LanguageModel(data.tokenizer.size, recipe.model)
-    return Prepared(recipe, data, model)
+    """The text and the model of a recipe; arguments and errors as `saccade.tasks.windowed_text.loaded`."""
+    return Prepared(recipe, *loaded(recipe, data))
 
 
 def loss(model: nn.Module, batch: WindowBatch, share: float, vocabulary: int) -> Loss:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from saccade import config
 from saccade.data.stream import PARTS, Stream, StreamData, StreamSettings, load_stream, load_streams
 from saccade.data.tokenizer import Tokenizer
@@ -116,6 +118,22 @@ class TextWork(Work):
     def save(self, folder: Path) -> None:
         """Write the model and its tokenizer."""
         self.model.save_pretrained(folder, self.data.tokenizer)
+
+
+def loaded(recipe: Any, data: StreamData | None) -> tuple[StreamData, LanguageModel]:
+    """The text of a recipe, and a model with weights drawn from the recipe's seed.
+
+    Args:
+        recipe: with `data`, `model` and `training`.
+        data: the text of this recipe, where it is loaded already.
+
+    Raises:
+        ValueError, OSError: the data or the model cannot be as the recipe says.
+    """
+    data = load_streams(recipe.data) if data is None else data
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        return data, LanguageModel(data.tokenizer.size, recipe.model)
 
 
 def load(folder: Path) -> tuple[LanguageModel, Tokenizer]:
