@@ -82,7 +82,7 @@ def numbered(texts: Iterable[str], name: str) -> Iterator[Line]:
 
 def seeds_of(lines: Sequence[Line], seed: int) -> Int[Tensor, " b"]:
     """A seed for each line, the same wherever it stands in a batch."""
-    return hashed(seed, torch.tensor([line.number for line in lines]))
+    return hashed(seed, torch.tensor([line.number for line in lines], dtype=torch.long))
 
 
 def answered(lines: Iterable[Line], answer: Answer, chunk: int = CHUNK) -> Iterator[str]:
