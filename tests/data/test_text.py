@@ -156,6 +156,7 @@ def test_words_are_learned_from_what_is_trained_on():
         ({"words": 40_000}, "words must be at most 32,765, got 40000"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_tokens_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         DataSettings(**options)
