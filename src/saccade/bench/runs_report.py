@@ -21,8 +21,9 @@ HEAD = """# Results
 
 Written by `saccade report` from [its records]({name}.jsonl), one a line, each with all settings, machine, versions,
 seed and date. Scores are those of the test split; `validation` is what training went by, the higher the better: it
-chose the weights, and the test had no say. Minutes are those of training with its validations, memory is the most that
-the process held. The first row of a table is a recipe as it stands, the others say what was changed in it.
+chose the weights, and the test had no say. Minutes are those of training with its validations; CPU minutes are those
+of the whole command, near to what it takes on a machine that does nothing else. Memory is the most that the process
+held. The first row of a table is a recipe as it stands, the others say what was changed in it.
 """
 
 NOT_SHOWN = ("task", "data.source", "data.validation", "data.test")
@@ -93,12 +94,13 @@ def _section(place: tuple[str, str], records: Sequence[Record]) -> str:
             "" if record["validation"] is None else f"{record['validation']:.4g}",
             f"{record['parameters']:,}",
             f"{record['train_seconds'] / 60:.1f}",
+            f"{record['cpu_seconds'] / 60:.1f}",
             f"{record['peak_bytes'] / 1e6:,.0f} MB" if record["peak_bytes"] else "",
         ]
         for record, own in zip(records, settings, strict=True)
     ]
     scores = (name.replace("_", " ") for name in shown)
-    names = ["run", "changed", *scores, "validation", "parameters", "minutes", "memory"]
+    names = ["run", "changed", *scores, "validation", "parameters", "minutes", "CPU minutes", "memory"]
     left = ("run", "changed")
     head = [f"| {' | '.join(names)} |", f"| {' | '.join('---' if name in left else '---:' for name in names)} |"]
     lines = [f"| {' | '.join(row)} |" for row in rows]

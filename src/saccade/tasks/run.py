@@ -149,7 +149,11 @@ def _finish(work: Work, out: Path, trained: Trained) -> dict[str, object]:
 
 
 def _record(work: Work, name: str, trained: Trained, metrics: dict[str, object]) -> dict[str, object]:
-    """A run in one value: what it was made from, what it cost, and what came of it."""
+    """A run in one value: what it was made from, what it cost, and what came of it.
+
+    Training is timed with its validations, over all calls; the processor from the start of this process, loading and
+    scoring included.
+    """
     return {
         "run": name,
         "task": work.recipe.task,
@@ -158,6 +162,7 @@ def _record(work: Work, name: str, trained: Trained, metrics: dict[str, object])
         "parameters": sum(weight.numel() for weight in work.model.parameters()),
         "validation": trained.validation,
         "train_seconds": trained.seconds,
+        "cpu_seconds": time.process_time(),
         "peak_bytes": peak_memory(),
         "processes": process_state().num_processes,
         "machine": machine(),
