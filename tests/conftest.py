@@ -101,7 +101,7 @@ REPEATED = (
     "checking/",
     "integrations/",
     "nn/test_streams.py",
-    "test_cli.py",
+    "commands/",
 )
 """Tests that repeat, thousands of times, calls that others make with the run-time type checks: as long again."""
 

@@ -7,15 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from calls import SMALL
 
 from saccade import __main__
 from saccade.cli import run
 from saccade.tasks.answers import Line, answered, numbered, seeds_of, to_method
-
-SMALL = [
-    *("--set", "model.width=8", "--set", "model.heads=2", "--set", "model.layers=1", "--set", "model.hidden=8"),
-    *("--set", "training.steps=3", "--set", "training.batch_size=5"),
-]
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+from calls import SMALL
 
 from saccade.bench import runs_report
 from saccade.cli import run
 from saccade.tasks.run_folder import read_record
-
-SMALL = [
-    *("--set", "model.width=8", "--set", "model.heads=2", "--set", "model.layers=1", "--set", "model.hidden=8"),
-    *("--set", "training.steps=3", "--set", "training.batch_size=5"),
-]
 
 
 @pytest.fixture(scope="module")
