@@ -155,6 +155,31 @@ def test_a_line_that_is_no_text(writer, tmp_path, capsys):
     assert (tmp_path / "out.partial").read_text(encoding="utf-8").count("\n") == 2
 
 
+def test_answers_that_were_cut_off_are_not_lost(writer, lines, tmp_path, capsys):
+    arguments = ("generate", writer, "--input", lines, "--output", tmp_path / "out")
+    (tmp_path / "out.partial").write_text("answers\n", encoding="utf-8")
+    assert "it holds answers of a call that was cut off" in refused(capsys, *arguments)[1]
+    assert (tmp_path / "out.partial").read_text(encoding="utf-8") == "answers\n"
+
+
+def test_nothing_is_left_where_nothing_was_answered(writer, tmp_path, capsys):
+    arguments = ("generate", writer, "--input", tmp_path / "no.txt", "--output", tmp_path / "out")
+    assert "so far" not in refused(capsys, *arguments)[1]
+    assert not list(tmp_path.iterdir())
+    missing = tmp_path / "missing/out"
+    assert "--output must be in a folder that is there" in refused(capsys, "generate", writer, "--output", missing)[1]
+
+
+def test_a_prompt_stands_alone(writer, tmp_path, capsys):
+    arguments = ("generate", writer, "--prompt", "the", "--output", tmp_path / "out")
+    assert "--prompt must be given without --input and --output" in refused(capsys, *arguments)[1]
+
+
+def test_there_is_no_source_to_count_tokens_of(writer, lines, capsys):
+    said = refused(capsys, "generate", writer, "--input", lines, "--method", "beam(width=2, max_ratio=1.5)")[1]
+    assert "max_ratio must be 0 for a language model, which has no source, got 1.5" in said
+
+
 def test_what_generate_refuses(writer, labeller, lines, capsys, tmp_path):
     assert "try: saccade predict" in refused(capsys, "generate", labeller, "--input", lines)[1]
     assert "to must be left out for a language model" in refused(capsys, "generate", writer, "--to", "de")[1]
@@ -209,6 +234,11 @@ def test_labels_of_lines(labeller, tmp_path, capsys):
     assert [row[0] for row in rows] == ["a", "b", "", "a", "b"]
     assert all(0.5 < float(row[1]) <= 1 for row in rows if row[0])
     assert found == answers(capsys, "predict", labeller, "--input", tmp_path / "lines.txt", "--at-once", "2")
+
+
+def test_a_line_of_white_space_has_no_label(labeller, tmp_path, capsys):
+    (tmp_path / "lines.txt").write_text("a\n  \n", encoding="utf-8")
+    assert answers(capsys, "predict", labeller, "--input", tmp_path / "lines.txt").split("\n")[1] == ""
 
 
 def test_predict_is_not_for_writers(writer, lines, capsys):

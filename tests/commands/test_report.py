@@ -56,6 +56,8 @@ def test_runs_are_added_to_a_page(runs, tmp_path, capsys):
 def test_a_new_record_takes_the_place_of_the_old_one():
     old = [{"task": "a", "run": "x", "n": 1}, {"task": "b", "run": "x", "n": 2}]
     assert runs_report.with_these(old, [{"task": "a", "run": "x", "n": 3}])[0]["n"] == 3
+    with pytest.raises(ValueError, match="runs must be folders of different names, got 'x, x'"):
+        runs_report.with_these([], old[:1] * 2)
     assert [record["n"] for record in runs_report.with_these(old, [{"task": "c", "run": "x", "n": 4}])] == [1, 2, 4]
 
 

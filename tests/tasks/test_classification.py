@@ -352,7 +352,33 @@ def test_parts_of_the_old_source_are_not_those_of_another(tmp_path):
     test = write_csv(tmp_path / "test.csv", [("fine", "good"), ("dull", "bad")])
     train(replace(recipe, data=replace(recipe.data, test=test)), tmp_path / "run", quiet=True)
     assert other_data(tmp_path / "run", "hub:x").test is None
-    assert other_data(tmp_path / "run", overrides=["data.length=7"]).test == test
+    assert other_data(tmp_path / "run", overrides=["data.words=7"]).test == test
+
+
+def test_a_record_of_another_run_is_refused(listops_run, reviews_run, tmp_path):
+    shutil.copytree(listops_run[0], tmp_path / "run")
+    shutil.copy(reviews_run[0] / "data.json", tmp_path / "run/data.json")
+    with pytest.raises(ValueError, match=r"data\.json: record must be that of the model"):
+        evaluate(tmp_path / "run")
+
+
+def test_a_model_is_kept_whatever_becomes_of_its_scores(tmp_path, monkeypatch):
+    def fails(work):
+        raise MemoryError("too much")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classification.Prepared, "metrics", fails)
+        with pytest.raises(MemoryError):
+            train(RECIPE, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run/model.safetensors").is_file()
+    assert resume(tmp_path / "run", quiet=True)["examples"] > 0
+
+
+@pytest.mark.parametrize("override", ["data.length=7", "data.seed=3"])
+def test_the_own_data_is_not_split_anew(reviews_run, override):
+    """Its new test would have been trained on."""
+    with pytest.raises(ValueError, match=r"data\.\w+ must be left at \d: it decides which of the run's own examples"):
+        other_data(reviews_run[0], overrides=[override])
 
 
 @pytest.mark.parametrize("override", ["model.width=8", "training.steps=3", "task=classification", "width=8"])

@@ -109,7 +109,19 @@ def test_masks_in_lines_are_filled(learned):
     assert whole[0] == "one cat sat on the mat , and two dogs slept ."
     assert whole[1:3] == texts[1:3]
     assert whole[3].split()[:3] == ["one", "cat", "sat"]
+    # Whatever else stands there stays as it is.
+    assert answer(list(numbered(["Zzz  cat <mask> on"], "x")))[0].startswith("Zzz  cat ")
     assert [answer(list(numbered([text], "x")))[0] for text in texts] == whole
+
+
+def test_a_vocabulary_of_another_run_is_refused(learned, recipe, text, tmp_path):
+    """Also one of the same size."""
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text(encoding="utf-8").replace("cat", "cow"), encoding="utf-8")
+    train(replace(recipe, data=replace(recipe.data, source=str(other))), tmp_path / "run", quiet=True)
+    (tmp_path / "run/tokenizer.json").write_bytes((learned[0] / "tokenizer.json").read_bytes())
+    with pytest.raises(ValueError, match=r"tokenizer\.json: vocabulary must be that of the model, with digest"):
+        filling(tmp_path / "run")
 
 
 def test_on_the_command_line(recipe, learned, tmp_path, capsys):

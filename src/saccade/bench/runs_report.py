@@ -26,8 +26,8 @@ of the whole command, near to what it takes on a machine that does nothing else.
 held. The first row of a table is a recipe as it stands, the others say what was changed in it.
 """
 
-NOT_SHOWN = ("task", "data.source", "data.validation", "data.test")
-"""Settings that the runs of a table have in common, or that are said above it."""
+NEEDED = ("run", "task", "recipe", "scores", "parameters", "machine", "versions", "date")
+"""What a record must have."""
 
 
 def read_records(path: Path) -> list[Record]:
@@ -42,14 +42,22 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             record = json.loads(line)
-            records.append(dict(record, task=record["task"], run=record["run"]))
+            records.append({name: record[name] for name in NEEDED} | record)
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}, line {number}: {must_be('line', 'the record of a run', line[:60])}") from None
     return records
 
 
 def with_these(old: Iterable[Record], new: Iterable[Record]) -> list[Record]:
-    """All records, a new one in place of an old one of the same task and name, which keeps its place."""
+    """All records, a new one in place of an old one of the same task and name, which keeps its place.
+
+    Raises:
+        ValueError: two new ones have the same task and name.
+    """
+    new = list(new)
+    names = [record["run"] for record in new]
+    if len({(record["task"], record["run"]) for record in new}) < len(new):
+        raise ValueError(must_be("runs", "folders of different names", ", ".join(names)))
     found = {(record["task"], record["run"]): record for record in old}
     return list((found | {(record["task"], record["run"]): record for record in new}).values())
 
@@ -119,7 +127,7 @@ def _differences(first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     changed = [
         f"`{name}={json.dumps(own.get(name))}`"
         for name in dict.fromkeys([*first, *own])
-        if name not in NOT_SHOWN and first.get(name) != own.get(name)
+        if first.get(name) != own.get(name)
     ]
     return ", ".join(changed)
 

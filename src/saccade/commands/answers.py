@@ -45,6 +45,9 @@ def generate(
     make = TASKS[recipe_of(run_folder).task].generate
     if make is None:
         raise ValueError(f"{run_folder}: its model writes nothing; try: saccade predict {run_folder}")
+    if prompt is not None and (source != "-" or output is not None):
+        raise ValueError("--prompt must be given without --input and --output: it is answered and printed as it is")
+    _refuse_output(output)
     answer = make(run_folder, GenerateOptions(method, to, seed))
     if prompt is None:
         _answer_lines(answer, source, output, at_once)
@@ -62,6 +65,7 @@ def predict(run_folder: RunFolder, source: Input = "-", output: Output = None, a
     make = TASKS[recipe_of(run_folder).task].predict
     if make is None:
         raise ValueError(f"{run_folder}: its model labels nothing; try: saccade generate {run_folder}")
+    _refuse_output(output)
     _answer_lines(make(run_folder), source, output, at_once)
 
 
@@ -82,26 +86,40 @@ def _answer_lines(answer: "Answer", source: str, output: Path | None, at_once: i
                 file.flush()
 
 
+def _refuse_output(output: Path | None) -> None:
+    """Refuse a place for answers before a model is loaded for them."""
+    if output is None:
+        return
+    from saccade.writing import refuse_existing
+
+    refuse_existing(output, "choose another file with --output")
+    refuse_existing(_partial(output), "it holds answers of a call that was cut off; take them and remove it")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"--output must be in a folder that is there, got {output}")
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
+
+
 @contextmanager
 def _open(output: Path | None) -> Iterator[TextIO]:
     """Where answers go: what is printed, or a file that bears its name only once it is whole.
 
     Raises:
-        FileExistsError: the file exists; it is never overwritten.
         OSError: it cannot be written, as on a full disk.
     """
     if output is None:
         yield from _printed()
         return
-    from saccade.writing import refuse_existing
-
-    refuse_existing(output, "choose another file with --output")
-    partial = output.with_name(f"{output.name}.partial")
+    partial = _partial(output)
     try:
         with partial.open("w", encoding="utf-8") as file:
             yield file
     except BaseException:
-        if partial.is_file():
+        if partial.is_file() and not partial.stat().st_size:
+            partial.unlink()
+        elif partial.is_file():
             sys.stderr.write(f"the answers so far are in {partial}\n")
         raise
     partial.replace(output)

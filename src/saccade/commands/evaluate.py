@@ -19,7 +19,7 @@ def evaluate(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of what is read, such as data.length=512."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of what is read, such as windows.stride=16."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -75,6 +75,16 @@ def to_method(text: str) -> Method:
     return method
 
 
+def refuse_ratio(method: Method) -> None:
+    """Refuse a limit that counts tokens of a source, where there is no source.
+
+    Raises:
+        ValueError: `max_ratio` is not 0.
+    """
+    if ratio := getattr(method, "max_ratio", 0):
+        raise ValueError(must_be("max_ratio", "0 for a language model, which has no source", ratio))
+
+
 def numbered(texts: Iterable[str], name: str) -> Iterator[Line]:
     """The lines of a text that is called `name`."""
     return (Line(number, text, at(name, number)) for number, text in enumerate(texts, start=1))

@@ -180,7 +180,7 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str | None =
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     record = LabelledRecord.read(folder)
-    model = trained_model(folder)
+    model = trained_model(folder, record)
     settings = recipe.data if data is None else data
     if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
         if split is not None:
@@ -203,18 +203,22 @@ def load(folder: Path, split: str = "test") -> tuple[SequenceClassifier, Split]:
     """
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     record = LabelledRecord.read(folder)
-    return trained_model(folder), _read_split(recipe.data, split, record)
+    return trained_model(folder, record), _read_split(recipe.data, split, record)
 
 
-def trained_model(folder: Path) -> SequenceClassifier:
+def trained_model(folder: Path, record: LabelledRecord) -> SequenceClassifier:
     """The model of a run, in evaluation mode.
 
     Raises:
         FileNotFoundError: the run has no trained model yet.
-        ValueError: it is damaged.
+        ValueError: it is damaged, or the record is that of a run with other tokens or classes.
     """
     run_folder.refuse_untrained(folder)
-    return SequenceClassifier.from_pretrained(folder)
+    model = SequenceClassifier.from_pretrained(folder)
+    meant = {"vocabulary_size": record.vocabulary.size, "classes": len(record.classes)}
+    if model.sizes != meant:
+        raise ValueError(f"{folder / run_folder.DATA}: {must_be('record', f'that of the model, {model.sizes}', meant)}")
+    return model
 
 
 def _metrics(found: Score, examples: Split, record: LabelledRecord, source: str, split: str) -> dict[str, object]:
@@ -228,8 +232,8 @@ def _read_split(settings: DataSettings, split: str, record: LabelledRecord) -> S
         raise ValueError(unknown("split", split, SPLITS))
     data = load_data(settings)
     if data.vocabulary != record.vocabulary:
-        constraint = f"data of the vocabulary that the model reads ({record.vocabulary})"
-        raise ValueError(must_be("data", constraint, data.vocabulary))
+        kinds = [f"{type(each).__name__} of {each.size:,}" for each in (record.vocabulary, data.vocabulary)]
+        raise ValueError(must_be("data", f"data of the vocabulary that the model reads ({kinds[0]})", kinds[1]))
     found = data.splits[split]
     names = [data.classes[label] for label in found.labels.tolist()]
     _refuse_unseen(dict.fromkeys(names, settings.source), record.classes)

@@ -18,7 +18,7 @@ from saccade.generation import Method, SpecialTokens, Windowed, generate
 from saccade.models import LanguageModel
 from saccade.shapes import Int, Tensor
 from saccade.tasks import run_folder
-from saccade.tasks.answers import Answer, GenerateOptions, Line, seeds_of, to_method
+from saccade.tasks.answers import Answer, GenerateOptions, Line, refuse_ratio, seeds_of, to_method
 from saccade.tasks.language_model import Recipe
 from saccade.tasks.windowed_text import load
 from saccade.training.process import process_state
@@ -76,6 +76,7 @@ def continuation(folder: Path, options: GenerateOptions) -> Answer:
         raise ValueError(must_be("to", "left out for a language model, which goes on in the text it reads", options.to))
     recipe = config.load(run_folder.recipe_path(folder), Recipe)
     method = to_method(options.method or recipe.method)
+    refuse_ratio(method)
     model, tokenizer = load(folder)
     model.to(process_state().device)
     window = max(2, recipe.windows.length)

@@ -48,8 +48,8 @@ class Filling:
         if self.model.settings.position == "learned":
             refuse_longer([lines[row] for row in asked], texts.lengths, self.model.settings.max_length)
         for rows in texts.lengths.argsort(stable=True).split(self.batch_size) if asked else ():
-            for row, answer in zip(rows.tolist(), self._filled(texts, rows), strict=True):
-                answers[asked[row]] = answer
+            for row, found in zip(rows.tolist(), self._found(texts, rows), strict=True):
+                answers[asked[row]] = _between(lines[asked[row]].text.split(BLANK_TO_FILL), found)
         return answers
 
     def _tokens(self, text: str) -> list[int]:
@@ -57,13 +57,21 @@ class Filling:
         first, *rest = (self.tokenizer.encode(piece).tolist() for piece in text.split(BLANK_TO_FILL))
         return first + [token for piece in rest for token in (MASK, *piece)]
 
-    def _filled(self, texts: Ragged, rows: Int[Tensor, " b"]) -> list[str]:
+    def _found(self, texts: Ragged, rows: Int[Tensor, " b"]) -> list[list[str]]:
+        """What belongs in the open places of each row."""
         tokens, real = texts.padded(rows, PAD)
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             words = self.model(tokens.to(device), real.to(device))[..., len(SPECIALS) :]
-        filled = torch.where(tokens == MASK, len(SPECIALS) + words.argmax(-1).cpu(), tokens)
-        return [self.tokenizer.decode(row[there]) for row, there in zip(filled, real, strict=True)]
+        best = len(SPECIALS) + words.argmax(-1).cpu()
+        return [
+            [self.tokenizer.decode(best[row, at]) for at in (tokens[row] == MASK).nonzero()] for row in range(len(rows))
+        ]
+
+
+def _between(pieces: Sequence[str], found: Sequence[str]) -> str:
+    """The text of some pieces, with what was found between them."""
+    return pieces[0] + "".join(word + piece for word, piece in zip(found, pieces[1:], strict=True))
 
 
 def filling(folder: Path) -> Answer:

@@ -20,7 +20,7 @@ from saccade.errors import must_be
 from saccade.models import LanguageModelSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
-from saccade.tasks.answers import to_method
+from saccade.tasks.answers import refuse_ratio, to_method
 from saccade.tasks.windowed_text import TextWork, WindowSettings, load, loaded, recipe_with, text_of
 from saccade.training import TrainingSettings
 from saccade.training.process import process_state
@@ -48,7 +48,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse a model or a method that cannot do this."""
-        to_method(self.method)
+        refuse_ratio(to_method(self.method))
         if not self.model.causal:
             raise ValueError(must_be("model.causal", "true: what comes next is not to be seen", self.model.causal))
 

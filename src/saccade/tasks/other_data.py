@@ -20,6 +20,21 @@ def evaluate(
     return classification.evaluate(folder, other_data(folder, source, overrides), split)
 
 
+def _refuse_other_split(own: DataSettings, changed: DataSettings) -> None:
+    """Refuse what would draw another split of a run's own data: its test would have been trained on.
+
+    Raises:
+        ValueError: the message names the option.
+    """
+    # What is generated is new with each seed; files that were given are not split.
+    kind, given = kind_of(own.source), own.validation is not None and own.test is not None
+    for name in () if kind == "listops" or given else ("seed", "length", "per_class"):
+        before, after = getattr(own, name), getattr(changed, name)
+        if before != after:
+            constraint = f"left at {before}: it decides which of the run's own examples were trained on"
+            raise ValueError(must_be(f"data.{name}", constraint, after))
+
+
 def other_data(folder: Path, source: str | None = None, overrides: Sequence[str] = ()) -> DataSettings | None:
     """Other data than a run's own, to score its model on; `None` where nothing is changed.
 
@@ -42,6 +57,7 @@ def other_data(folder: Path, source: str | None = None, overrides: Sequence[str]
     path = recipe_path(folder)
     own, changed = config.load(path, Recipe).data, config.load(path, Recipe, chosen).data
     if changed.source == own.source:
+        _refuse_other_split(own, changed)
         return changed if chosen else None
     given = {override.partition("=")[0].strip().removeprefix("data.") for override in overrides}
     kept = {"source", "seed", *SOURCES[kind_of(changed.source)].options} - {"validation", "test"} | given

@@ -106,6 +106,7 @@ def train(
     if process.is_main_process:
         run_folder.refuse_used(out)
     work = prepare(recipe)
+    next(iter(work.batches(0)))  # what gives no batch is refused before there is a folder
     if process.is_main_process:
         run_folder.create(out, config.dump(recipe), work.record)
     process.wait_for_everyone()
@@ -133,16 +134,17 @@ def resume(
         raise ValueError(must_be("data", constraint, work.name))
     trained = work.fit(out, resume=True, on_step=on_step, quiet=quiet)
     finished = out / run_folder.METRICS
-    if not trained.step_seconds and finished.is_file():
+    if not trained.step_seconds and finished.is_file() and (out / run_folder.RECORD).is_file():
         return json.loads(finished.read_text(encoding="utf-8"))
     return _finish(work, out, trained)
 
 
 def _finish(work: Work, out: Path, trained: Trained) -> dict[str, object]:
     """Write the trained model, its scores and what they belong to into the run."""
+    if process_state().is_main_process:
+        work.save(out)  # first: what was trained is kept, whatever becomes of its scores
     metrics = work.metrics() | {"step": trained.step, "steps_per_second": trained.steps_per_second}
     if process_state().is_main_process:
-        work.save(out)
         write(out / run_folder.METRICS, json.dumps(metrics, indent=1))
         write(out / run_folder.RECORD, json.dumps(_record(work, out.name, trained, metrics), indent=1))
     return metrics

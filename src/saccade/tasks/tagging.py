@@ -39,7 +39,8 @@ class Recipe:
     Attributes:
         data: which sentences.
         task: the name of this task.
-        batch_tokens: at most so many words in a batch, padding counted; `training.batch_size` is not read.
+        batch_tokens: at most so many words in a batch, padding counted. It stands in place of
+            `training.batch_size`, as sentences are not equally long.
         hide_rare: how readily words are read as unknown in training: one that is there c times with the chance
             `hide_rare / (hide_rare + c)`; 0 never.
         model: the shape of the model.
@@ -59,6 +60,9 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse what makes no batches."""
         whole_number("batch_tokens", self.batch_tokens)
+        if self.training.batch_size != (default := TrainingSettings().batch_size):
+            left_out = f"left as it is, {default}: batch_tokens says how large a batch is"
+            raise ValueError(must_be("training.batch_size", left_out, self.training.batch_size))
         if not 0 <= self.hide_rare < float("inf"):
             raise ValueError(must_be("hide_rare", "at least 0 and finite", self.hide_rare))
 

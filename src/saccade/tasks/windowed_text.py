@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +11,7 @@ import torch
 
 from saccade import config
 from saccade.data.stream import PARTS, Stream, StreamData, StreamSettings, load_stream, load_streams
-from saccade.data.tokenizer import Tokenizer
+from saccade.data.tokenizer import Identity, Tokenizer
 from saccade.data.windows import WindowBatch, consecutive_windows, random_windows
 from saccade.errors import must_be, unknown
 from saccade.models import LanguageModel
@@ -82,7 +82,9 @@ class TextRecord(DataRecord):
     def write(self, folder: Path) -> None:
         """Put it into the folder of the run."""
         self.tokenizer.save(folder / TOKENIZER)
-        write(folder / DATA, json.dumps({"fingerprint": self.fingerprint, "facts": self.facts}, indent=1))
+        identity = asdict(self.tokenizer.identity)
+        state = {"fingerprint": self.fingerprint, "facts": self.facts, "tokenizer": identity}
+        write(folder / DATA, json.dumps(state, indent=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +148,9 @@ def load(folder: Path) -> tuple[LanguageModel, Tokenizer]:
     run_folder.recipe_path(folder)
     run_folder.refuse_untrained(folder)
     model, tokenizer = LanguageModel.from_pretrained(folder), Tokenizer.read(folder / TOKENIZER)
-    if tokenizer.size != (meant := model.sizes["vocabulary_size"]):
-        size = f"of the {meant:,} tokens of the model"
-        raise ValueError(f"{folder / TOKENIZER}: {must_be('vocabulary', size, tokenizer.size)}")
+    # Runs from before this was kept say only the size, by their model.
+    meant = run_folder.read_data(folder).get("tokenizer", {"size": model.sizes["vocabulary_size"]})
+    Identity(meant["size"], meant.get("digest", tokenizer.identity.digest)).check(tokenizer, str(folder / TOKENIZER))
     return model, tokenizer
 
 
