@@ -355,6 +355,13 @@ def test_parts_of_the_old_source_are_not_those_of_another(tmp_path):
     assert other_data(tmp_path / "run", overrides=["data.words=7"]).test == test
 
 
+def test_the_own_file_is_known_however_it_is_spelled(reviews_run):
+    """Otherwise it would be scored whole, with all that was trained on."""
+    source = Path(recipe_of(reviews_run[0]).data.source)
+    respelled = source.parent / ".." / source.parent.name / source.name
+    assert other_data(reviews_run[0], str(respelled)) == other_data(reviews_run[0], str(source))
+
+
 def test_a_record_of_another_run_is_refused(listops_run, reviews_run, tmp_path):
     shutil.copytree(listops_run[0], tmp_path / "run")
     shutil.copy(reviews_run[0] / "data.json", tmp_path / "run/data.json")

@@ -225,7 +225,7 @@ def test_a_line_that_is_too_long_for_learned_positions_is_named(recipe, tmp_path
     learned = replace(MODEL.transformer, position="learned", max_length=10)
     train(replace(recipe, model=replace(MODEL, transformer=learned)), tmp_path / "run", quiet=True)
     answer = tag_lines.answers(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"lines, line 2: the line must be at most 10 words long, .*, got 11"):
+    with pytest.raises(ValueError, match=r"lines, line 2: line must be of at most 10 tokens, .*, got 11"):
         list(answered(numbered(["a b", "a " * 11], "lines"), answer))
 
 

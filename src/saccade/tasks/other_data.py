@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from saccade import config
@@ -35,6 +35,11 @@ def _refuse_other_split(own: DataSettings, changed: DataSettings) -> None:
             raise ValueError(must_be(f"data.{name}", constraint, after))
 
 
+def _is_same_file(source: str, other: str) -> bool:
+    """Whether two sources are names of one file."""
+    return Path(other).is_file() and Path(source).is_file() and Path(source).samefile(other)
+
+
 def other_data(folder: Path, source: str | None = None, overrides: Sequence[str] = ()) -> DataSettings | None:
     """Other data than a run's own, to score its model on; `None` where nothing is changed.
 
@@ -56,6 +61,9 @@ def other_data(folder: Path, source: str | None = None, overrides: Sequence[str]
             raise ValueError(must_be("--set", "a change of the data, such as data.length=512", override))
     path = recipe_path(folder)
     own, changed = config.load(path, Recipe).data, config.load(path, Recipe, chosen).data
+    if _is_same_file(own.source, changed.source):
+        # However it is spelled: the run's own file is never scored whole.
+        changed = replace(changed, source=own.source)
     if changed.source == own.source:
         _refuse_other_split(own, changed)
         return changed if chosen else None

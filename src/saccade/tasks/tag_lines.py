@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from saccade import config
 from saccade.data.tagged import encode_untagged
-from saccade.errors import must_be
-from saccade.tasks.answers import Answer, Line
+from saccade.tasks.answers import Answer, Line, refuse_longer
 from saccade.tasks.run_folder import recipe_path
 from saccade.tasks.tagging import Recipe, load, predict
 from saccade.training.process import process_state
@@ -29,10 +30,8 @@ def answers(folder: Path) -> Answer:
 
     def answer(lines: Sequence[Line]) -> list[str]:
         sentences = [line.text.split() for line in lines]
-        for line, words in zip(lines, sentences, strict=True):
-            if limit is not None and len(words) > limit:
-                constraint = f"at most {limit} words long, the positions that were learned"
-                raise ValueError(f"{line.where}: {must_be('the line', constraint, len(words))}")
+        if limit is not None:
+            refuse_longer(lines, torch.tensor(list(map(len, sentences))), limit)
         if not any(sentences):
             return [""] * len(lines)
         split = encode_untagged(filter(None, sentences), record.vocabulary)
