@@ -14,6 +14,7 @@ from saccade.attention.weights import implied_weights
 from saccade.bench.cost import cost
 from saccade.bench.shades import FULL_INK, shares, strength
 from saccade.errors import must_be
+from saccade.seeded import seeded
 from saccade.shapes import Float, Tensor
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048)
@@ -137,8 +138,7 @@ def look(
         raise ValueError(must_be("length", f"from 1 to {LONGEST:,}", length))
     # Gates are half open. Equal scores give every key that a softmax sees the same weight: only the pattern is left.
     q, k = torch.zeros(2, 1, heads, length, HEAD_DIM) if spec.claims.exact else made_up(length, heads, seed)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         layer = spec.build(heads, HEAD_DIM, value_dim=length).eval()
         given = {"q": q, "k": k, "v": torch.zeros(1, heads, length, length), "gate": torch.zeros(1, heads, length, 1)}
         weights = implied_weights(layer, {name: given[name] for name in spec.inputs}, causal=causal)[0]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import must_be, unknown
+from saccade.seeded import seeded
 
 ON = ("qkv", "x")
 Forward = Callable[..., Any]
@@ -126,8 +127,7 @@ def _build(factory: Forward, on: str, width: int, seed: int) -> Forward:
     by_name = required and required[0].kind is inspect.Parameter.KEYWORD_ONLY
     arguments = [width] if required and not by_name else []
     named = {required[0].name: width} if by_name else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             built = factory(*arguments, **named)
         except CODE_FAILED as error:

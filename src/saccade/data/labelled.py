@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from saccade.data.splitting import SPLITS
 from saccade.data.vocabulary import Vocabulary
 from saccade.errors import must_be
 from saccade.shapes import Int, Tensor
@@ -57,7 +58,7 @@ class LabelledData:
     @property
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: getattr(self, split) for split in SPLITS}
 
     @property
     def longest(self) -> int:

@@ -15,13 +15,10 @@ from typing import Literal
 from saccade.data.pair_encoding import Limits, ParallelVocabulary, encode_pairs, encode_training, tags_of
 from saccade.data.pair_examples import PairSplit
 from saccade.data.pairs import Pair, read_pairs
-from saccade.data.splitting import place
+from saccade.data.splitting import SPLITS, place, shares_with
 from saccade.data.tally import Tally
 from saccade.data.tokenizer_training import TokenizerSettings, make_tokenizer
 from saccade.errors import must_be, unknown, whole_number
-
-HELD_OUT = 0.1
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class ParallelData:
     @property
     def splits(self) -> dict[str, PairSplit]:
         """The three by name."""
-        return {part: getattr(self, part) for part in PARTS}
+        return {part: getattr(self, part) for part in SPLITS}
 
     @property
     def facts(self) -> dict[str, str]:
@@ -128,7 +125,7 @@ def load_parallel(settings: ParallelSettings, vocabulary: ParallelVocabulary | N
     tally = Tally()
     limits = Limits(settings.max_source, settings.max_target, settings.unfit == "fail")
     parts = {"train": encode_training(_part(settings, "train"), vocabulary, limits, tally)}
-    for part in PARTS[1:]:
+    for part in SPLITS[1:]:
         parts[part] = encode_pairs(_part(settings, part), vocabulary, settings.group_references)
     for part, split in parts.items():
         _not_none(settings, part, split)
@@ -148,8 +145,8 @@ def load_part(settings: ParallelSettings, part: str, vocabulary: ParallelVocabul
         ValueError: an unknown or empty part, files that are not aligned or ragged, or an empty side; with the line.
         OSError: if a file cannot be read.
     """
-    if part not in PARTS:
-        raise ValueError(unknown("split", part, PARTS))
+    if part not in SPLITS:
+        raise ValueError(unknown("split", part, SPLITS))
     return _not_none(settings, part, encode_pairs(_part(settings, part), vocabulary, settings.group_references))
 
 
@@ -182,10 +179,10 @@ def _part(settings: ParallelSettings, part: str) -> Iterator[Pair]:
     """The pairs of one part, held out of the source where it has no file."""
     own = settings.source if part == "train" else getattr(settings, part)
     pairs = read_pairs(own or settings.source, settings.read, settings.write)
-    held_out = [each for each in PARTS[1:] if getattr(settings, each) is None]
+    held_out = [each for each in SPLITS[1:] if getattr(settings, each) is None]
     if own is not None and not (part == "train" and held_out):
         return pairs
-    shares = {"train": 1 - HELD_OUT * len(held_out), **dict.fromkeys(held_out, HELD_OUT)}
+    shares = shares_with(held_out)
     return (pair for pair in pairs if place(settings.seed, pair.source.encode(), shares) == part)
 
 

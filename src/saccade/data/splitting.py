@@ -1,7 +1,15 @@
 """Who goes where: splits that a hash of the content draws, the same on every machine and in every process."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+
+from saccade.errors import must_be, unknown
+
+SPLITS = ("train", "validation", "test")
+"""What is learned from, what is chosen by, and what is reported on."""
+
+HELD_OUT = 0.1
+"""The share of its source that a split is drawn from where it has no file of its own."""
 
 
 def rank(seed: int, content: bytes) -> bytes:
@@ -32,6 +40,11 @@ def partition(weights: Iterable[int], shares: Mapping[str, float]) -> list[str]:
     return chosen
 
 
+def shares_with(held_out: Collection[str]) -> dict[str, float]:
+    """The shares of a source that the splits to hold out of it get, and what is left to train on."""
+    return {"train": 1 - HELD_OUT * len(held_out), **dict.fromkeys(held_out, HELD_OUT)}
+
+
 def place(seed: int, content: bytes, shares: Mapping[str, float]) -> str:
     """The split of one example by its content alone: equal ones are never on two sides, nothing has to be held.
 
@@ -48,3 +61,20 @@ def place(seed: int, content: bytes, shares: Mapping[str, float]) -> str:
             return name
         point -= share
     return list(shares)[-1]
+
+
+def scored_split(source: str | None, split: str | None) -> str:
+    """What a trained model is scored on: a split of its own data, the test if none is named, or `all` of a source.
+
+    Args:
+        source: other data than the model's own.
+        split: a split of its own.
+
+    Raises:
+        ValueError: both are given, or there is no such split.
+    """
+    if source is not None and split is not None:
+        raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
+    if split is not None and split not in SPLITS:
+        raise ValueError(unknown("split", split, SPLITS))
+    return split or ("test" if source is None else "all")

@@ -18,13 +18,11 @@ import torch
 
 from saccade.data.lines import read_lines
 from saccade.data.ragged import id_dtype
+from saccade.data.splitting import HELD_OUT, SPLITS
 from saccade.data.tokenizer import BOS, EOS, UNK, Tokenizer
 from saccade.data.tokenizer_training import TokenizerSettings, make_tokenizer
 from saccade.errors import must_be
 from saccade.shapes import Int, Tensor
-
-HELD_OUT = 0.1
-PARTS = ("train", "validation", "test")
 
 Line = tuple[int, str]
 
@@ -102,7 +100,7 @@ class StreamData:
     @property
     def splits(self) -> dict[str, Stream]:
         """The three by name."""
-        return {part: getattr(self, part) for part in PARTS}
+        return {part: getattr(self, part) for part in SPLITS}
 
     @property
     def facts(self) -> dict[str, str]:
@@ -135,7 +133,7 @@ def load_streams(settings: StreamSettings, tokenizer: Tokenizer | None = None) -
             raise ValueError(_none_in(settings.source, "train"))
         texts = (line for _, line in _part(settings, "train", shares))
         tokenizer = make_tokenizer(settings.tokenizer, texts, whole=False)
-    streams = {part: _encode(_part(settings, part, shares), tokenizer, settings, part) for part in PARTS}
+    streams = {part: _encode(_part(settings, part, shares), tokenizer, settings, part) for part in SPLITS}
     return StreamData(settings.source, tokenizer, **streams)
 
 

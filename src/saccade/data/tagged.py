@@ -14,16 +14,13 @@ from typing import Literal
 
 from saccade.data.ragged import Ragged
 from saccade.data.sentences import Field, Sentence, entity_faults, read_sentences
-from saccade.data.splitting import place
+from saccade.data.splitting import SPLITS, place, shares_with
 from saccade.data.tagged_examples import NO_TAG, TaggedSplit
 from saccade.data.tally import Tally
 from saccade.data.tokenizer import UNK, Tokenizer
 from saccade.data.tokenizer_training import TokenizerSettings, make_tokenizer, make_units
 from saccade.errors import must_be, unknown, whole_number
 from saccade.writing import write
-
-HELD_OUT = 0.1
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class TaggedData:
     @property
     def splits(self) -> dict[str, TaggedSplit]:
         """The three by name."""
-        return {part: getattr(self, part) for part in PARTS}
+        return {part: getattr(self, part) for part in SPLITS}
 
     @property
     def facts(self) -> dict[str, str]:
@@ -214,13 +211,13 @@ def _read(settings: TaggedSettings) -> dict[str, list[Sentence]]:
     """The sentences of each part; what has no file is held out of the source."""
     files = {"train": settings.source, "validation": settings.validation, "test": settings.test}
     parts = {part: list(read_sentences(file, settings.tag)) for part, file in files.items() if file is not None}
-    held_out = [part for part in PARTS if part not in parts]
-    shares = {"train": 1 - HELD_OUT * len(held_out), **dict.fromkeys(held_out, HELD_OUT)}
+    held_out = [part for part in SPLITS if part not in parts]
+    shares = shares_with(held_out)
     source = parts.pop("train")
     divided: dict[str, list[Sentence]] = {part: [] for part in shares}
     for sentence in source:
         divided[place(settings.seed, "\n".join(sentence.words).encode(), shares)].append(sentence)
-    return {part: (divided | parts)[part] for part in PARTS}
+    return {part: (divided | parts)[part] for part in SPLITS}
 
 
 def _learn(parts: dict[str, list[Sentence]], settings: TaggedSettings) -> TaggedVocabulary:

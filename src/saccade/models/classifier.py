@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from saccade.attention import to_mechanism
 from saccade.attention.record import Record
 from saccade.errors import must_be, unknown, whole_number
 from saccade.models.networks.lstm import LSTMNetwork, LSTMSettings
 from saccade.models.pretrained import Pretrained
-from saccade.nn import NORMS, POSITIONS, Encoder, Position
+from saccade.models.sizes import check_sizes, mechanisms_of
+from saccade.nn import POSITIONS, Encoder, Position
 from saccade.nn.pooling import POOLINGS
 from saccade.nn.positions import check_carried, to_position
 from saccade.shapes import Bool, Float, Int, Tensor
@@ -63,23 +63,11 @@ class ClassifierSettings:
 
     def __post_init__(self) -> None:
         # The parts refuse all this too, but are built only after the data is read.
-        for name in ("width", "heads", "layers", "hidden", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(must_be(name, "at least 1", getattr(self, name)))
-        if self.width % self.heads:
-            raise ValueError(must_be("width", f"a multiple of the {self.heads} heads", self.width))
-        if not 0 <= self.dropout < 1:
-            raise ValueError(must_be("dropout", "at least 0 and below 1", self.dropout))
+        check_sizes(self, "width", "heads", "layers", "hidden", "max_length")
         whole_number("extra_tokens", self.extra_tokens, 0)
-        if not isinstance(self.mechanism, str) and len(self.mechanism) != self.layers:
-            constraint = f"one, or one for each of the {self.layers} layers"
-            raise ValueError(must_be("mechanism", constraint, list(self.mechanism)))
-        for kind, name, known in (("position", self.position, POSITIONS), ("normalisation", self.normalisation, NORMS)):
-            if name not in known:
-                raise ValueError(unknown(kind, name, known))
-        for mechanism in (self.mechanism,) if isinstance(self.mechanism, str) else self.mechanism:
-            check_carried(POSITIONS[self.position], to_mechanism(mechanism), self.extra_tokens)
-            to_mechanism(mechanism).behind(self.extra_tokens)
+        for mechanism in mechanisms_of("mechanism", self.mechanism, self.layers):
+            check_carried(POSITIONS[self.position], mechanism, self.extra_tokens)
+            mechanism.behind(self.extra_tokens)
         for kind, name, known in (("pooling", self.pooling, POOLINGS), ("network", self.network, NETWORKS)):
             if name not in known:
                 raise ValueError(unknown(kind, name, known))

@@ -13,7 +13,8 @@ def check_sizes(settings: Any, *names: str) -> None:
     """Refuse sizes, a share of dropout or names that cannot be.
 
     Args:
-        settings: a dataclass with `width`, `heads`, `dropout`, `position`, `norm`, `activation` and `normalisation`.
+        settings: a dataclass with `width`, `heads`, `dropout`, `position`, `norm`, `normalisation` and, where there is
+            a choice, `activation`.
         names: of its fields, those that must be at least 1.
 
     Raises:
@@ -27,9 +28,10 @@ def check_sizes(settings: Any, *names: str) -> None:
     if not 0 <= settings.dropout < 1:
         raise ValueError(must_be("dropout", "at least 0 and below 1", settings.dropout))
     known = {"position": POSITIONS, "norm": PLACES, "activation": ACTIVATIONS, "normalisation": NORMS}
+    chosen = vars(settings)
     for name, options in known.items():
-        if getattr(settings, name) not in options:
-            raise ValueError(unknown(name, getattr(settings, name), options))
+        if name in chosen and chosen[name] not in options:
+            raise ValueError(unknown(name, chosen[name], options))
 
 
 def mechanisms_of(name: str, chosen: str | tuple[str, ...], layers: int) -> tuple[Mechanism, ...]:

@@ -19,19 +19,20 @@ from saccade.data import Batch, DataSettings, LabelledData, Split, batches, endl
 from saccade.data import load as load_data
 from saccade.data.files import read_rows
 from saccade.data.rows import Columns
+from saccade.data.splitting import SPLITS, scored_split
 from saccade.errors import must_be, unknown
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.nn import losses
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.nn.losses import Loss
+from saccade.seeded import seeded
 from saccade.shapes import Float, Tensor
 from saccade.tasks import run_folder
 from saccade.tasks.labelled_record import LabelledRecord
 from saccade.tasks.run import Work
 from saccade.training import TrainingSettings, accuracy, half_width
+from saccade.training.evaluating import evaluating
 from saccade.training.process import process_state
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_data(recipe.data) if data is None else data
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
+    with seeded(recipe.training.seed):
         model = SequenceClassifier(data.vocabulary.size, len(data.classes), recipe.model)
     return Prepared(recipe, data, model)
 
@@ -143,16 +143,12 @@ def loss(model: nn.Module, batch: Batch) -> Loss:
 
 def predict(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Float[Tensor, "n classes"]:
     """The logits of every example of `split`, on the CPU. The model stays in the mode and place it was in."""
-    was_training = model.training
-    device = next(model.parameters()).device
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model) as device:
         parts = [
             model(batch.tokens.to(device), batch.key_mask.to(device)).float().cpu()
             for batch in batches(split, batch_size, pad_id, shuffle=False)
         ]
-    model.train(was_training)
-    return torch.cat(parts)
+        return torch.cat(parts)
 
 
 def score(model: nn.Module, split: Split, pad_id: int, batch_size: int = 16) -> Score:
@@ -182,16 +178,12 @@ def evaluate(folder: Path, data: DataSettings | None = None, split: str | None =
     record = LabelledRecord.read(folder)
     model = trained_model(folder, record)
     settings = recipe.data if data is None else data
-    if kind_of(settings.source) == "file" and settings.source != recipe.data.source:
-        if split is not None:
-            raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
-        examples, split = _read_file(settings, record), "all"
-    else:
-        split = split or "test"
-        examples = _read_split(settings, split, record)
+    whole = kind_of(settings.source) == "file" and settings.source != recipe.data.source
+    part = scored_split(settings.source if whole else None, split)
+    examples = _read_file(settings, record) if whole else _read_split(settings, part, record)
     model.to(process_state().device)
     found = score(model, examples, record.vocabulary.pad_id, recipe.training.batch_size)
-    return _metrics(found, examples, record, settings.source, split)
+    return _metrics(found, examples, record, settings.source, part)
 
 
 def load(folder: Path, split: str = "test") -> tuple[SequenceClassifier, Split]:

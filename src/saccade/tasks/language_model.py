@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from saccade.attention.record import Record
@@ -23,6 +22,7 @@ from saccade.nn.auxiliary import with_auxiliary
 from saccade.tasks.answers import refuse_ratio, to_method
 from saccade.tasks.windowed_text import TextWork, WindowSettings, load, loaded, recipe_with, text_of
 from saccade.training import TrainingSettings
+from saccade.training.evaluating import evaluating
 from saccade.training.process import process_state
 
 
@@ -105,15 +105,12 @@ def loss(model: nn.Module, batch: WindowBatch) -> Loss:
 
 def score(model: nn.Module, text: Stream, windows: WindowSettings, batch_size: int = 16) -> Score:
     """How well `model` foretells a text. The model stays in the mode and place it was in."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
     total, count = 0.0, 0
-    with torch.inference_mode():
+    with evaluating(model) as device:
         for batch in sliding_windows(text.tokens, windows.length, windows.step, batch_size):
             batch = batch.to(device)
             found = cross_entropy(model(batch.inputs).float(), batch.targets, batch.scored)
             total, count = total + found.sum.item(), count + int(found.count)
-    model.train(was_training)
     mean = total / count
     bits = total / math.log(2) / text.bytes
     return Score(mean, math.exp(min(mean, 700)), bits, total / text.characters, count)

@@ -22,6 +22,7 @@ from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.tasks.windowed_text import TextWork, WindowSettings, load, loaded, recipe_with, text_of
 from saccade.training import TrainingSettings, half_width
+from saccade.training.evaluating import evaluating
 from saccade.training.process import process_state
 
 
@@ -120,19 +121,16 @@ def score(model: nn.Module, text: Stream, recipe: Recipe, vocabulary: int) -> Sc
     Raises:
         ValueError: the text is so short that no token was chosen.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
     generator, length = torch.Generator().manual_seed(recipe.training.seed), recipe.windows.length
     size = recipe.training.batch_size
     total, right, count = 0.0, 0, 0
-    with torch.inference_mode():
+    with evaluating(model) as device:
         for batch in sliding_windows(text.tokens, length, length, size):
             inputs, chosen = masked(batch.targets, batch.scored, recipe.share, vocabulary, generator)
             logits = model(inputs.to(device), batch.scored.to(device)).float().cpu()
             found = cross_entropy(logits, batch.targets, chosen)
             total, count = total + found.sum.item(), count + int(found.count)
             right += int((logits.argmax(-1) == batch.targets)[chosen].sum())
-    model.train(was_training)
     if not count:
         raise ValueError(must_be("text", "long enough for some tokens to be hidden", f"{len(text.tokens)} tokens"))
     mean = total / count

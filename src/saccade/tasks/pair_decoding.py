@@ -12,6 +12,7 @@ from saccade.data.tokenizer import BLANK, BOS, EOS, MASK, PAD, UNK
 from saccade.generation import Generated, Method, Recomputed, SpecialTokens, generate
 from saccade.models import Seq2Seq, Source
 from saccade.shapes import Int, Tensor
+from saccade.training.evaluating import evaluating
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,12 @@ def decode(
     texts, near_ties = [""] * len(sources), 0
     if not len(sources):
         return Written((), 0)
-    was_training = model.training
-    model.eval()
-    for rows in by_tokens(sources.lengths, max(batch_tokens, int(sources.lengths.max())), shuffle=False):
-        found = _generate(model, vocabulary, sources, rows, method, seeds)
-        near_ties += int((found.near_ties > 0).sum())
-        for row, tokens, length in zip(rows.tolist(), found.tokens.cpu(), found.lengths.tolist(), strict=True):
-            texts[row] = vocabulary.target.decode(tokens[:length])
-    model.train(was_training)
+    with evaluating(model):
+        for rows in by_tokens(sources.lengths, max(batch_tokens, int(sources.lengths.max())), shuffle=False):
+            found = _generate(model, vocabulary, sources, rows, method, seeds)
+            near_ties += int((found.near_ties > 0).sum())
+            for row, tokens, length in zip(rows.tolist(), found.tokens.cpu(), found.lengths.tolist(), strict=True):
+                texts[row] = vocabulary.target.decode(tokens[:length])
     return Written(tuple(texts), near_ties)
 
 

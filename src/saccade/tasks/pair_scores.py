@@ -17,6 +17,7 @@ from saccade.shapes import Int, Tensor
 from saccade.tasks.answers import to_method
 from saccade.tasks.pair_decoding import decode
 from saccade.tasks.text_metrics import METRICS
+from saccade.training.evaluating import evaluating
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,13 @@ class Surprise:
 
 def surprise(model: nn.Module, split: PairSplit, batch_tokens: int) -> Surprise:
     """How surprising the targets are, each token behind those before it. The model stays in the mode it was in."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
     total, count = 0.0, 0
-    with torch.inference_mode():
+    with evaluating(model) as device:
         for rows in by_tokens(split.lengths, max(batch_tokens, int(split.lengths.max())), shuffle=False):
             batch = split.batch(rows).to(device)
             logits = model(batch.source, batch.inputs, batch.source_mask, batch.target_mask)
             found = cross_entropy(logits.float(), batch.target, batch.target_mask)
             total, count = total + found.sum.item(), count + int(found.count)
-    model.train(was_training)
     return Surprise(total, count)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from saccade import config
@@ -18,10 +17,12 @@ from saccade.data.pair_encoding import ParallelVocabulary, encode_pairs
 from saccade.data.pair_examples import PairBatch, PairSplit
 from saccade.data.pairs import read_pairs
 from saccade.data.parallel import ParallelData, ParallelSettings, load_parallel, load_part
+from saccade.data.splitting import scored_split
 from saccade.errors import must_be, unknown, whole_number
 from saccade.models import Seq2Seq, Seq2SeqSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
+from saccade.seeded import seeded
 from saccade.tasks import run_folder
 from saccade.tasks.answers import to_method
 from saccade.tasks.pair_record import PairRecord, read_vocabulary
@@ -156,8 +157,7 @@ def prepare(recipe: Recipe, data: ParallelData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_parallel(recipe.data) if data is None else data
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
+    with seeded(recipe.training.seed):
         model = Seq2Seq(settings=recipe.model, **_sizes(data.vocabulary))
     return Prepared(recipe, data, model)
 
@@ -205,14 +205,13 @@ def evaluate(
     for override in overrides:
         if override.partition("=")[0].strip() not in OVERRIDES:
             raise ValueError(must_be("--set", f"a change of {', '.join(OVERRIDES)}", override))
-    if source is not None and split is not None:
-        raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
+    part = scored_split(source, split)
     recipe = config.load(run_folder.recipe_path(folder), Recipe, overrides)
     model, vocabulary = load(folder)
     if source is None:
-        name, part = recipe.data.source, split or "test"
-        return _metrics(model, vocabulary, load_part(recipe.data, part, vocabulary), recipe, name, part)
-    return _metrics(model, vocabulary, _read(source, recipe.data, vocabulary), recipe, source, "all")
+        pairs = load_part(recipe.data, part, vocabulary)
+        return _metrics(model, vocabulary, pairs, recipe, recipe.data.source, part)
+    return _metrics(model, vocabulary, _read(source, recipe.data, vocabulary), recipe, source, part)
 
 
 def _sizes(vocabulary: ParallelVocabulary) -> dict[str, int]:

@@ -17,18 +17,21 @@ from saccade.data.batch_plans import Plan, by_tokens, endless
 from saccade.data.ragged import Ragged
 from saccade.data.rare_words import chances, hide
 from saccade.data.sentences import read_sentences
-from saccade.data.tagged import PARTS, TaggedData, TaggedSettings, TaggedVocabulary, encode_sentences, load_tagged
+from saccade.data.splitting import scored_split
+from saccade.data.tagged import TaggedData, TaggedSettings, TaggedVocabulary, encode_sentences, load_tagged
 from saccade.data.tagged_examples import TaggedBatch, TaggedSplit
-from saccade.errors import must_be, unknown, whole_number
+from saccade.errors import must_be, whole_number
 from saccade.models import Tagger, TaggerSettings
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
+from saccade.seeded import seeded
 from saccade.shapes import Float, Int, Tensor
 from saccade.tasks import run_folder
 from saccade.tasks.run import Work
 from saccade.tasks.tagged_record import TaggedRecord
 from saccade.tasks.tagging_scores import has_entities, score_entities, score_words
 from saccade.training import TrainingSettings, accuracy
+from saccade.training.evaluating import evaluating
 from saccade.training.process import process_state
 
 
@@ -134,8 +137,7 @@ def prepare(recipe: Recipe, data: TaggedData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_tagged(recipe.data) if data is None else data
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
+    with seeded(recipe.training.seed):
         model = _model(data.vocabulary, recipe.model)
     hidden = chances(data.train.words.values, data.vocabulary.words.size, recipe.hide_rare)
     return Prepared(recipe, data, model, hidden)
@@ -160,16 +162,13 @@ def predict(model: nn.Module, split: TaggedSplit, batch_tokens: int = 2048) -> I
 
     Sentences that are longer than a batch make one of their own.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
     found = torch.zeros_like(split.tags.values)
-    with torch.inference_mode():
+    with evaluating(model) as device:
         for rows in by_tokens(split.lengths, max(batch_tokens, int(split.lengths.max())), shuffle=False):
             batch = split.batch(rows).to(device)
             best = model(batch.words, batch.characters, batch.key_mask).argmax(-1).cpu()
             places, real = split.tags.places(rows)
             found[places[real]] = best[real]
-    model.train(was_training)
     return found
 
 
@@ -210,13 +209,10 @@ def evaluate(
     for override in overrides:
         if override.partition("=")[0].strip() != "batch_tokens":
             raise ValueError(must_be("--set", "batch_tokens=..., as a model reads what it was trained on", override))
-    if source is not None and split is not None:
-        raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
-    if split is not None and split not in PARTS:
-        raise ValueError(unknown("split", split, PARTS))
+    part = scored_split(source, split)
     recipe = config.load(run_folder.recipe_path(folder), Recipe, overrides)
     model, record = load(folder)
-    name, part = source or recipe.data.source, split or ("test" if source is None else "all")
+    name = source or recipe.data.source
     examples = (
         load_tagged(recipe.data, record.vocabulary).splits[part] if source is None else _read(source, recipe, record)
     )

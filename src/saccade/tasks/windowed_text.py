@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from saccade import config
-from saccade.data.stream import PARTS, Stream, StreamData, StreamSettings, load_stream, load_streams
+from saccade.data.splitting import scored_split
+from saccade.data.stream import Stream, StreamData, StreamSettings, load_stream, load_streams
 from saccade.data.tokenizer import Identity, Tokenizer
 from saccade.data.windows import WindowBatch, consecutive_windows, random_windows
 from saccade.errors import must_be, unknown
 from saccade.models import LanguageModel
+from saccade.seeded import seeded
 from saccade.tasks import run_folder
 from saccade.tasks.run import Work
 from saccade.tasks.run_folder import DATA, DataRecord
@@ -133,8 +133,7 @@ def loaded(recipe: Any, data: StreamData | None) -> tuple[StreamData, LanguageMo
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_streams(recipe.data) if data is None else data
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
+    with seeded(recipe.training.seed):
         return data, LanguageModel(data.tokenizer.size, recipe.model)
 
 
@@ -182,11 +181,7 @@ def text_of(
         FileNotFoundError: there is no such text.
         ValueError: an unknown split, a split of another text, or a text that is not readable.
     """
+    part = scored_split(source, split)
     if source is not None:
-        if split is not None:
-            raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
-        return load_stream(source, tokenizer, settings.document), source, "all"
-    part = split or "test"
-    if part not in PARTS:
-        raise ValueError(unknown("split", part, PARTS))
+        return load_stream(source, tokenizer, settings.document), source, part
     return load_streams(settings, tokenizer).splits[part], settings.source, part

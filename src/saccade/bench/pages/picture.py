@@ -12,6 +12,7 @@ from saccade.attention.weights import implied_weights
 from saccade.bench.pages.passage import Passage
 from saccade.bench.plots import DOTS, ink_colors, new_figure
 from saccade.bench.shades import cells, ink, pooled, shares, strength
+from saccade.seeded import seeded
 from saccade.shapes import Float, Tensor
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ def weights_on(spec: Mechanism, passage: Passage, seed: int = 0) -> Float[Tensor
     """The weights of a mechanism on a passage. Parameters of its own are as they start out, drawn from the seed."""
     inputs = {name: passage.inputs[name] for name in spec.inputs}
     heads, dims = passage.inputs["q"].shape[1], (passage.inputs["q"].shape[3], passage.inputs["v"].shape[3])
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         layer = spec.build(heads, dims[0], value_dim=dims[1], layer=1).eval()
         return shares(implied_weights(layer, inputs)[0])
 

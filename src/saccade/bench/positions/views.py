@@ -10,6 +10,7 @@ import torch
 
 from saccade.errors import must_be, unknown
 from saccade.nn import POSITIONS, Position
+from saccade.seeded import seeded
 from saccade.shapes import Float, Tensor
 
 WIDTH, HEADS = 64, 8
@@ -92,8 +93,7 @@ def look_at_positions(names: Sequence[str] = (), length: int = LENGTH, seed: int
         if name not in POSITIONS:
             raise ValueError(unknown("position", name, POSITIONS))
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                torch.manual_seed(seed)
+            with seeded(seed), torch.no_grad():
                 view = _view(name, POSITIONS[name](WIDTH, length).double(), length)
         except ModuleNotFoundError as error:
             views.left_out[name] = str(error)
