@@ -253,8 +253,12 @@ def _dotted(key: str, name: str) -> str:
 def _dump_table(instance: object, key: str) -> list[str]:
     own: list[str] = []
     nested: list[str] = []
+    kinds = get_type_hints(type(instance))
     for each in _fields(instance):
         value = getattr(instance, each.name)
+        if value == "none" and types.NoneType in get_args(kinds[each.name]):
+            meant = "another text, since none stands for no value"
+            raise ValueError(must_be(_dotted(key, each.name), meant, value))
         if dataclasses.is_dataclass(value):
             nested += _dump_table(value, _dotted(key, each.name))
         elif value is not None or each.default is not None:
@@ -270,8 +274,6 @@ def _dump_value(value: object, key: str) -> str:
             return "true" if value else "false"
         case int() | float():
             return repr(value)
-        case "none":
-            raise ValueError(must_be(key, "another text, since none stands for no value", value))
         case str() | Path():
             # JSON escapes what TOML asks to be escaped, but for the delete character.
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

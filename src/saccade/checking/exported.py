@@ -44,7 +44,10 @@ def exported(target: Target, forward: Forward, form: Format, inputs: Inputs, opt
     call = _Call(target, forward, bool(options["causal"])).eval()
 
     def export() -> nn.Module:
-        with torch.no_grad():
+        from torch._dynamo import config  # torch.export imports it; nobody else should have to
+
+        # What is traced once is not worth keeping: without this, tracing takes half as long.
+        with torch.no_grad(), config.patch(fake_tensor_cache_enabled=False):
             return torch.export.export(call, (inputs, mask), dynamic_shapes=shapes).module()
 
     program = sheltered(export, form, f"torch.export with a batch and a length that vary, from {told(inputs, options)}")
