@@ -26,7 +26,7 @@ of the whole command, near to what it takes on a machine that does nothing else.
 held. The first row of a table is a recipe as it stands, the others say what was changed in it.
 """
 
-NEEDED = ("run", "task", "recipe", "scores", "parameters", "machine", "versions", "date")
+NEEDED = {"run", "task", "recipe", "scores", "parameters", "machine", "versions", "date"}
 """What a record must have."""
 
 
@@ -40,12 +40,18 @@ def read_records(path: Path) -> list[Record]:
         return []
     records = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            records.append({name: record[name] for name in NEEDED} | record)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}, line {number}: {must_be('line', 'the record of a run', line[:60])}") from None
+        if (record := _record(line)) is None:
+            raise ValueError(f"{path}, line {number}: {must_be('line', 'the record of a run', line[:60])}")
+        records.append(record)
     return records
+
+
+def _record(line: str) -> Record | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.keys() >= NEEDED else None
 
 
 def with_these(old: Iterable[Record], new: Iterable[Record]) -> list[Record]:
