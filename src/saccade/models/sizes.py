@@ -71,3 +71,19 @@ def refuse_not_causal(name: str, mechanisms: tuple[Mechanism, ...]) -> None:
     for each in mechanisms:
         if not each.claims.causal:
             raise ValueError(must_be(name, "one that claims causality: its outputs depend on later tokens", str(each)))
+
+
+def check_longest(name: str, settings: Any, longest: int) -> None:
+    """Refuse data that a table of learned positions does not reach to the end of, before anything is trained.
+
+    Args:
+        name: of the settings.
+        settings: a dataclass with `position` and `max_length`.
+        longest: the tokens of the longest sequence that is trained on or scored.
+
+    Raises:
+        ValueError: it is longer than the table.
+    """
+    if settings.position == "learned" and longest > settings.max_length:
+        constraint = f"at least {longest}, the tokens of the longest sequence, as positions are learned"
+        raise ValueError(must_be(f"{name}.max_length", constraint, settings.max_length))

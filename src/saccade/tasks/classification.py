@@ -22,6 +22,7 @@ from saccade.data.rows import Columns
 from saccade.data.splitting import SPLITS, scored_split
 from saccade.errors import must_be, unknown
 from saccade.models import ClassifierSettings, SequenceClassifier
+from saccade.models.sizes import check_longest
 from saccade.nn import losses
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.nn.losses import Loss
@@ -129,6 +130,8 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_data(recipe.data) if data is None else data
+    if recipe.model.network == "transformer":
+        check_longest("model", recipe.model, data.longest)
     with seeded(recipe.training.seed):
         model = SequenceClassifier(data.vocabulary.size, len(data.classes), recipe.model)
     return Prepared(recipe, data, model)

@@ -20,6 +20,7 @@ from saccade.data.parallel import ParallelData, ParallelSettings, load_parallel,
 from saccade.data.splitting import scored_split
 from saccade.errors import must_be, unknown, whole_number
 from saccade.models import Seq2Seq, Seq2SeqSettings
+from saccade.models.sizes import check_longest
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.seeded import seeded
@@ -157,6 +158,7 @@ def prepare(recipe: Recipe, data: ParallelData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_parallel(recipe.data) if data is None else data
+    check_longest("model", recipe.model, max(int(split.lengths.max()) for split in data.splits.values()))
     with seeded(recipe.training.seed):
         model = Seq2Seq(settings=recipe.model, **_sizes(data.vocabulary))
     return Prepared(recipe, data, model)

@@ -22,6 +22,7 @@ from saccade.data.tagged import TaggedData, TaggedSettings, TaggedVocabulary, en
 from saccade.data.tagged_examples import TaggedBatch, TaggedSplit
 from saccade.errors import must_be, whole_number
 from saccade.models import Tagger, TaggerSettings
+from saccade.models.sizes import check_longest
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.seeded import seeded
@@ -137,6 +138,9 @@ def prepare(recipe: Recipe, data: TaggedData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_tagged(recipe.data) if data is None else data
+    if recipe.model.network == "transformer":
+        longest = max(int(split.lengths.max()) for split in data.splits.values())
+        check_longest("model.transformer", recipe.model.transformer, longest)
     with seeded(recipe.training.seed):
         model = _model(data.vocabulary, recipe.model)
     hidden = chances(data.train.words.values, data.vocabulary.words.size, recipe.hide_rare)

@@ -14,6 +14,7 @@ from saccade.data.tokenizer import Identity, Tokenizer
 from saccade.data.windows import WindowBatch, consecutive_windows, random_windows
 from saccade.errors import must_be, unknown
 from saccade.models import LanguageModel
+from saccade.models.sizes import check_longest
 from saccade.seeded import seeded
 from saccade.tasks import run_folder
 from saccade.tasks.run import Work
@@ -126,12 +127,13 @@ def loaded(recipe: Any, data: StreamData | None) -> tuple[StreamData, LanguageMo
     """The text of a recipe, and a model with weights drawn from the recipe's seed.
 
     Args:
-        recipe: with `data`, `model` and `training`.
+        recipe: with `data`, `windows`, `model` and `training`.
         data: the text of this recipe, where it is loaded already.
 
     Raises:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
+    check_longest("model", recipe.model, recipe.windows.length)
     data = load_streams(recipe.data) if data is None else data
     with seeded(recipe.training.seed):
         return data, LanguageModel(data.tokenizer.size, recipe.model)
