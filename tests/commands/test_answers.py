@@ -243,3 +243,16 @@ def test_a_line_of_white_space_has_no_label(labeller, tmp_path, capsys):
 
 def test_predict_is_not_for_writers(writer, lines, capsys):
     assert "try: saccade generate" in refused(capsys, "predict", writer, "--input", lines)[1]
+
+
+def test_answers_that_cannot_be_printed_are_told_of(writer, tmp_path, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    (tmp_path / "lines.txt").write_text("the\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", Full())
+    code = run(["generate", str(writer), "--input", str(tmp_path / "lines.txt"), "--method", "greedy(max_length=1)"])
+    monkeypatch.undo()
+    assert code == 1
+    assert "could not write all answers: No space left on device" in capsys.readouterr().err

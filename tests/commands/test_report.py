@@ -53,6 +53,23 @@ def test_runs_are_added_to_a_page(runs, tmp_path, capsys):
     assert page.read_text(encoding="utf-8") == runs_report.to_page(records, "runs")
 
 
+def test_each_language_of_a_run_has_its_scores(runs):
+    """And what the run does not write is left empty."""
+    record = read_record(runs[0]) | {"task": "seq2seq", "run": "two"}
+    data = record["recipe"]["data"]
+    both, german = (record["recipe"] | {"data": data | {"write": write}} for write in (["de", "fr"], ["de"]))
+    two = record | {
+        "recipe": both,
+        "scores": {"bleu_de": 30.25, "bleu_fr": 40.5, "per_de": 0.125, "seconds_de": 3},
+    }
+    one = two | {"run": "one", "recipe": german, "scores": {"bleu": 31.0}}
+    (table,) = runs_report.to_tables([two, one])
+    names, _, first, second = (row.split(" | ") for row in table.splitlines()[2:6])
+    assert names[2:6] == ["bleu", "bleu de", "bleu fr", "per de"]
+    assert [cell.strip() for cell in first[2:6]] == ["", "30.25", "40.5", "12.5%"]
+    assert [cell.strip() for cell in second[2:6]] == ["31", "", "", ""]
+
+
 def test_a_new_record_takes_the_place_of_the_old_one():
     old = [{"task": "a", "run": "x", "n": 1}, {"task": "b", "run": "x", "n": 2}]
     assert runs_report.with_these(old, [{"task": "a", "run": "x", "n": 3}])[0]["n"] == 3

@@ -122,3 +122,10 @@ def test_a_missing_file_is_refused(folder):
 def test_a_bad_pattern_is_refused():
     with pytest.raises(ValueError, match=r"document must be a regular expression, got '\(': missing"):
         StreamSettings("a.txt", document="(")
+
+
+def test_an_empty_text_that_is_scored_alone_is_refused(folder):
+    tokenizer = load_streams(settings(folder, tokenizer=CHARACTERS)).tokenizer
+    (folder / "empty.txt").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"empty\.txt must be a file with text in it, got 'none'"):
+        load_stream(str(folder / "empty.txt"), tokenizer)

@@ -105,7 +105,7 @@ def test_a_vocabulary_comes_back_and_reads_other_files(files, tmp_path):
 def test_a_tag_that_the_vocabulary_has_not_is_refused_with_its_place(files, tmp_path):
     vocabulary = load_tagged(TaggedSettings(**files)).vocabulary
     (tmp_path / "test.conll").write_text("a\tO\n\na\tB-z\n")
-    message = r"test\.conll, line 3: tag must be one of B-x, B-y, I-x, O, got 'B-z'"
+    message = r"test\.conll, line 3, word 1: tag must be one of B-x, B-y, I-x, O, got 'B-z'"
     with pytest.raises(ValueError, match=message):
         load_tagged(TaggedSettings(**files), vocabulary)
 

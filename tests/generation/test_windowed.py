@@ -47,6 +47,17 @@ def test_a_row_comes_out_the_same_alone_and_in_a_batch(model, method):
         assert torch.equal(alone.tokens[0], whole.tokens[row])
 
 
+@pytest.mark.parametrize("kept", [None, 1, 6])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 23, 29])
+def test_what_is_forgotten_may_be_left_out(model, kept, count):
+    windowed, special = Windowed(model, 7, kept), SpecialTokens(pad=0)
+    prompts = torch.randint(6, 11, (2, count))
+    short = prompts[:, windowed.forgotten(count) :]
+    assert 1 <= short.shape[1] <= 7
+    whole = generate(windowed, Greedy(max_length=20), prompts, special)
+    assert torch.equal(generate(windowed, Greedy(max_length=20), short, special).tokens, whole.tokens)
+
+
 def test_in_one_window_nothing_changes(model):
     special, prompts = SpecialTokens(pad=0), torch.randint(6, 11, (2, 3))
     plain = generate(Recomputed(model), Greedy(max_length=9), prompts, special)

@@ -70,7 +70,7 @@ def test_an_lstm_stands_in_place_of_the_encoder(pooling, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mechanism": "linear"}, "mechanism must be left out, as an LSTM has none, got 'linear'"),
+        ({"mechanism": "linear"}, "mechanism must be full, which is the default, as an LSTM has none, got 'linear'"),
         ({"extra_tokens": 1}, "extra_tokens must be 0, as an LSTM has none, got 1"),
         ({"width": 21, "heads": 3}, "width must be even, as each direction has half of it, got 21"),
     ],

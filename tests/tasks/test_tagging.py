@@ -246,7 +246,7 @@ def test_the_command_line_trains_and_scores_it(recipe, source, tmp_path, capsys)
     bad = tmp_path / "bad.conll"
     bad.write_text("a\tO\n\nb\tNEXT\n", encoding="utf-8")
     assert command(["evaluate", str(folder), "--data", str(bad)]) == 2
-    assert "bad.conll, line 3: tag must be one of BEFORE, O, got 'NEXT'" in capsys.readouterr().err
+    assert "bad.conll, line 3, word 1: tag must be one of BEFORE, O, got 'NEXT'" in capsys.readouterr().err
     assert command(["train", "--resume", str(folder)]) == 0
 
 

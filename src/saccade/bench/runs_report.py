@@ -98,7 +98,7 @@ def _place(record: Record) -> tuple[str, str]:
 
 def _section(place: tuple[str, str], records: Sequence[Record]) -> str:
     task, data = place
-    shown = [name for name in TASKS[task].shown if any(name in record["scores"] for record in records)]
+    shown = [found for name in TASKS[task].shown for found in _columns(name, records)]
     settings = [flat(record["recipe"]) for record in records]
     rows = [
         [
@@ -119,6 +119,13 @@ def _section(place: tuple[str, str], records: Sequence[Record]) -> str:
     head = [f"| {' | '.join(names)} |", f"| {' | '.join('---' if name in left else '---:' for name in names)} |"]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([f"## {task.replace('_', ' ')}: {data}\n", *head, *lines, "", *_places(records), ""])
+
+
+def _columns(name: str, records: Sequence[Record]) -> list[str]:
+    """A score, and those of each language alone where a model writes several, if any run has them."""
+    sides = dict.fromkeys(side for record in records for side in record["recipe"]["data"].get("write", ()))
+    wanted = [name, *(f"{name}_{side}" for side in sides)]
+    return [each for each in wanted if any(each in record["scores"] for record in records)]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -129,7 +129,16 @@ def _printed() -> Iterator[TextIO]:
     """What is printed, for as long as somebody reads it."""
     try:
         yield sys.stdout
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         # As after `| head`: nobody reads on. What python would still flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"could not write all answers: {error.strerror}") from error

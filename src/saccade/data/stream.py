@@ -133,14 +133,18 @@ def load_streams(settings: StreamSettings, tokenizer: Tokenizer | None = None) -
             raise ValueError(_none_in(settings.source, "train"))
         texts = (line for _, line in _part(settings, "train", shares))
         tokenizer = make_tokenizer(settings.tokenizer, texts, whole=False)
-    streams = {part: _encode(_part(settings, part, shares), tokenizer, settings, part) for part in SPLITS}
+    streams = {}
+    for part in SPLITS:
+        source = (part != "train" and getattr(settings, part)) or settings.source
+        marked = _is_marked(source, settings.document)
+        streams[part] = _encode(_part(settings, part, shares), tokenizer, marked, _none_in(source, part))
     return StreamData(settings.source, tokenizer, **streams)
 
 
 def load_stream(source: str, tokenizer: Tokenizer, document: str | None = None) -> Stream:
     """One text, such as another one to score a model on; arguments and errors as in `StreamSettings`."""
-    settings = StreamSettings(source, document=document)
-    return _encode(_numbered(source, document), tokenizer, settings, "train")
+    none = must_be(source, "a file with text in it", "none")
+    return _encode(_numbered(source, document), tokenizer, _is_marked(source, document), none)
 
 
 def _shares(settings: StreamSettings) -> dict[str, tuple[float, float]]:
@@ -195,10 +199,13 @@ def _paths(source: str) -> list[Path]:
     return found
 
 
-def _encode(lines: Iterable[Line], tokenizer: Tokenizer, settings: StreamSettings, part: str) -> Stream:
-    """Lines as a stream; the end of a document is marked if documents are told apart."""
-    source = (part != "train" and getattr(settings, part)) or settings.source
-    marked = settings.document is not None or len(_paths(source)) > 1
+def _is_marked(source: str, document: str | None) -> bool:
+    """Whether the ends of documents are: where they are told apart."""
+    return document is not None or len(_paths(source)) > 1
+
+
+def _encode(lines: Iterable[Line], tokenizer: Tokenizer, marked: bool, none: str) -> Stream:
+    """Lines as a stream, with the ends of documents if they are marked; `none` is said where there is no text."""
     count = _Count()
     begin, end = (torch.tensor([i], dtype=id_dtype(tokenizer.size)) for i in (BOS, EOS))
     pieces, documents = [begin], 0
@@ -207,7 +214,7 @@ def _encode(lines: Iterable[Line], tokenizer: Tokenizer, settings: StreamSetting
         pieces += [end] if marked else []
         documents += 1
     if not count.bytes:
-        raise ValueError(_none_in(source, part))
+        raise ValueError(none)
     return Stream(torch.cat(pieces), count.bytes, count.characters, documents if marked else 1)
 
 

@@ -174,15 +174,15 @@ def encode_sentences(sentences: Iterable[Sentence], vocabulary: TaggedVocabulary
     """Sentences as ids, such as those of another file that `read_sentences` reads.
 
     Raises:
-        ValueError: if a tag is not in the vocabulary, with the place of its sentence.
+        ValueError: if a tag is not in the vocabulary, with its place: the first line of its sentence, and which word.
     """
     ids = {tag: i for i, tag in enumerate(vocabulary.tags)}
     words: list[str] = []
     tags: list[list[int]] = []
     for sentence in sentences:
-        for tag in sentence.tags:
+        for i, tag in enumerate(sentence.tags, start=1):
             if tag not in ids:
-                raise ValueError(f"{sentence.where}: {unknown('tag', tag, ids)}")
+                raise ValueError(f"{sentence.where}, word {i}: {unknown('tag', tag, ids)}")
         words += sentence.words
         tags.append([ids[tag] for tag in sentence.tags])
     return _encoded(words, Ragged.of(tags), vocabulary)

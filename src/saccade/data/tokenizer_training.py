@@ -12,7 +12,7 @@ words or characters, not the texts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -53,8 +53,14 @@ class TokenizerSettings:
         _refuse_small(self, SPECIALS)
         if self.min_count < 1:
             raise ValueError(must_be("min_count", "at least 1", self.min_count))
-        if self.file is not None and replace(self, file=None) != TokenizerSettings():
-            raise ValueError(must_be("file", "given without other options of the tokenizer", self.file))
+        if self.file is not None:
+            self._refuse_options_beside_a_file()
+
+    def _refuse_options_beside_a_file(self) -> None:
+        own, defaults = asdict(replace(self, file=None)), asdict(TokenizerSettings())
+        if changed := [f"{name} = {value}" for name, value in defaults.items() if own[name] != value]:
+            constraint = f"given with the tokenizer's other options as they are by default ({', '.join(changed)})"
+            raise ValueError(must_be("file", constraint, self.file))
 
 
 def make_tokenizer(

@@ -51,9 +51,15 @@ class Windowed:
         """
         if source is not None:
             raise ValueError(must_be("source", "None for a window of a text", type(source).__name__))
+        return self._begun(prompts[:, self.forgotten(prompts.shape[1]) :])
+
+    def forgotten(self, length: int) -> int:
+        """How many of so many tokens stand before the window in which the last of them is read.
+
+        A prompt may come without them: windows then begin in the same places, and nothing is other.
+        """
         fresh = self._length - self._kept
-        begin = max(0, -(-(prompts.shape[1] - self._length) // fresh)) * fresh
-        return self._begun(prompts[:, begin:])
+        return max(0, -(-(length - self._length) // fresh)) * fresh
 
     def advance(self, tokens: Int[Tensor, " b"], state: Window) -> tuple[Float[Tensor, "b v"], Window]:
         """The logits behind one more token of every row."""

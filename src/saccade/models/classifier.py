@@ -76,7 +76,7 @@ class ClassifierSettings:
 
     def _refuse_what_an_lstm_has_not(self) -> None:
         if self.mechanism != "full":
-            raise ValueError(must_be("mechanism", "left out, as an LSTM has none", self.mechanism))
+            raise ValueError(must_be("mechanism", "full, which is the default, as an LSTM has none", self.mechanism))
         if self.extra_tokens:
             raise ValueError(must_be("extra_tokens", "0, as an LSTM has none", self.extra_tokens))
         if self.width % 2:

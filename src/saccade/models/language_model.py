@@ -18,6 +18,7 @@ from saccade.errors import must_be
 from saccade.models.pretrained import Pretrained
 from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, refuse_not_causal
 from saccade.nn import Encoder, EncoderState, TiedEmbedding
+from saccade.nn.norms import refuse_later_tokens
 from saccade.nn.positions import to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
@@ -63,6 +64,7 @@ class LanguageModelSettings:
         check_placed(self.position, *mechanisms)
         if self.causal:
             refuse_not_causal("mechanism", mechanisms)
+            refuse_later_tokens(self.normalisation, causal=True, training=True)
 
 
 class LanguageModel(Pretrained):

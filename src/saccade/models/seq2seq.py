@@ -20,6 +20,7 @@ from saccade.errors import must_be
 from saccade.models.pretrained import Pretrained
 from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, refuse_not_causal
 from saccade.nn import DecoderState, TiedEmbedding, Transformer
+from saccade.nn.norms import refuse_later_tokens
 from saccade.nn.positions import to_position
 from saccade.shapes import Bool, Float, Int, Tensor
 
@@ -69,6 +70,7 @@ class Seq2SeqSettings:
         writes = mechanisms_of("decoder_mechanism", self.decoder_mechanism, self.decoder_layers)
         check_placed(self.position, *reads, *writes)
         refuse_not_causal("decoder_mechanism", writes)
+        refuse_later_tokens(self.normalisation, causal=True, training=True)
         for each in mechanisms_of("cross_mechanism", self.cross_mechanism, self.decoder_layers):
             if not each.claims.cross:
                 raise ValueError(must_be("cross_mechanism", "one that claims cross attention", str(each)))

@@ -50,11 +50,19 @@ class Continuation:
         """What comes after each line."""
         prompts = self.tokenizer.encode_all(line.text for line in lines)
         prompts = prompts.framed(torch.full((len(lines), 1), BOS), torch.empty(len(lines), 0, dtype=torch.long))
+        prompts = self._remembered(prompts)
         seeds, answers = seeds_of(lines, self.seed), [""] * len(lines)
         for rows in prompts.lengths.argsort(stable=True).split(self.batch_size):
             for row, answer in zip(rows.tolist(), self._answer(prompts, rows, seeds[rows]), strict=True):
                 answers[row] = answer
         return answers
+
+    def _remembered(self, prompts: Ragged) -> Ragged:
+        """What is still in the window where an answer begins: one long prompt shall not hold up the others."""
+        model, lengths = Windowed(self.model, self.window), prompts.lengths
+        forgotten = torch.tensor([model.forgotten(length) for length in lengths.tolist()], dtype=torch.long)
+        place = torch.arange(len(prompts.values)) - (prompts.ends - lengths).repeat_interleave(lengths)
+        return Ragged(prompts.values[place >= forgotten.repeat_interleave(lengths)], (lengths - forgotten).cumsum(0))
 
     def _answer(self, prompts: Ragged, rows: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> list[str]:
         device = next(self.model.parameters()).device

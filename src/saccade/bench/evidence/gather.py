@@ -103,7 +103,7 @@ def look_into(
     specs = candidates(mechanisms)
     task = recipe_of(run).task
     if (load := TASKS[task].load) is None:
-        raise ValueError(must_be("run", "one whose examples have labels", f"{run}, a {task}"))
+        raise ValueError(must_be("run", "one of the task classification", f"{run}, of {task}"))
     model, data = load(run, split)
     model.to(process_state().device)
     sequences = [each[:length] for each in evenly(data.sequences, examples)]
