@@ -9,7 +9,6 @@ from saccade.training import TrainingSettings
 
 MODEL = Seq2SeqSettings(width=16, heads=2, layers=1, decoder_layers=1, hidden=32, dropout=0.1)
 TRAINING = TrainingSettings(steps=9, learning_rate=0.01, checkpoint_every=4, validate_every=4)
-TIMES = ("seconds", "steps_per_second")
 
 
 def words(count):
@@ -28,7 +27,3 @@ def data_of(path, **options):
     limits = {"max_source": 20, "max_target": 20}
     characters = TokenizerSettings("characters")
     return ParallelSettings(str(path), "word", ("reversed",), tokenizer=characters, **(limits | options))
-
-
-def timeless(metrics):
-    return {name: value for name, value in metrics.items() if not name.startswith(TIMES)}

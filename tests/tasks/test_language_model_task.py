@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stopping import assert_goes_on
 
 from saccade import config
 from saccade.cli import run as command
@@ -108,20 +109,8 @@ def test_another_text_is_scored_whole(finished, tmp_path):
     assert closer["nats_per_token"] != found["nats_per_token"]
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not(finished, recipe, tmp_path, monkeypatch):
-    class StoppedError(Exception):
-        pass
-
-    def stop(step, loss, seconds):
-        if step == 6:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train(recipe, tmp_path / "run", on_step=stop, quiet=True)
-    metrics = resume(tmp_path / "run", quiet=True)
-    assert {**metrics, "steps_per_second": 0} == {**finished[1], "steps_per_second": 0}
-    for one, other in zip(load(tmp_path / "run")[0].parameters(), load(finished[0])[0].parameters(), strict=True):
-        assert torch.equal(one, other)
+def test_a_stopped_run_goes_on_as_if_it_had_not(finished, recipe, tmp_path):
+    assert_goes_on(recipe, load, finished, tmp_path / "run")
 
 
 def test_a_run_of_a_text_that_has_changed_is_not_resumed(recipe, tmp_path):

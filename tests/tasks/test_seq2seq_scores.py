@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from reversing import data_of, table, timeless, words
+from reversing import data_of, table, words
+from stopping import timeless
 
 from saccade import config
 from saccade.claims import Claims

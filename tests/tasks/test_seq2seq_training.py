@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
-from reversing import MODEL, timeless
+from reversing import MODEL
+from stopping import assert_goes_on
 
 from saccade import training
 from saccade.nn import cross_entropy
-from saccade.tasks import resume, train
 from saccade.tasks.seq2seq import load, loss, prepare
 from saccade.training import TrainingSettings
 
@@ -26,19 +25,7 @@ def test_training_learns_to_reverse(reversing_recipe):
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(reversing_run, reversing_recipe, tmp_path):
-    class StoppedError(Exception):
-        pass
-
-    def stop(step, loss, seconds):
-        if step == 6:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train(reversing_recipe, tmp_path / "run", on_step=stop, quiet=True)
-    metrics = resume(tmp_path / "run", quiet=True)
-    assert timeless(metrics) == timeless(reversing_run[1])
-    for one, other in zip(load(tmp_path / "run")[0].parameters(), load(reversing_run[0])[0].parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert_goes_on(reversing_recipe, load, reversing_run, tmp_path / "run")
 
 
 def test_batches_go_on_from_any_number_and_hold_so_many_tokens(reversing_recipe):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stopping import assert_goes_on
 
 from saccade import config
 from saccade.cli import run as command
@@ -186,19 +187,7 @@ def test_entities_are_scored_and_chosen_by(source, recipe, tmp_path):
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(finished, recipe, tmp_path):
-    class StoppedError(Exception):
-        pass
-
-    def stop(step, loss, seconds):
-        if step == 6:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train(recipe, tmp_path / "run", on_step=stop, quiet=True)
-    metrics = resume(tmp_path / "run", quiet=True)
-    assert {**metrics, "steps_per_second": 0} == {**finished[1], "steps_per_second": 0}
-    for one, other in zip(load(tmp_path / "run")[0].parameters(), load(finished[0])[0].parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert_goes_on(recipe, load, finished, tmp_path / "run")
 
 
 def test_a_run_of_sentences_that_have_changed_is_not_resumed(recipe, source, tmp_path):
