@@ -9,11 +9,11 @@ Importing this registers every mechanism without parameters as `saccade:NAME`, f
 `replace_attention` puts one with parameters into a model. docs/transformers.md is the guide.
 """
 
-from importlib.util import find_spec
-
-if find_spec("transformers") is None:
+try:
+    import transformers as _transformers  # noqa: F401 - only whether it is there
+except ModuleNotFoundError as error:
     reason = "saccade.integrations.transformers needs transformers: pip install 'saccade[hf]'"
-    raise ModuleNotFoundError(reason, name="transformers")
+    raise ModuleNotFoundError(reason, name=error.name) from error
 
 from saccade.integrations.transformers.names import register, register_all, register_what_is_asked_for
 from saccade.integrations.transformers.replace import Replacement, Report, replace_attention

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
-from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from saccade.errors import must_be

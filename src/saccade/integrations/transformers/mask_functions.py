@@ -14,8 +14,8 @@ from operator import and_, or_
 from typing import Any
 
 import torch
-import transformers.masking_utils as kinds
 from torch import Tensor
+from transformers import masking_utils as kinds
 
 from saccade.attention.patterns import Causal, Full, Local, Pattern, Segments
 from saccade.errors import must_be

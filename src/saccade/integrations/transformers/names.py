@@ -10,8 +10,7 @@ from functools import partial, wraps
 from typing import Any, TypeGuard
 
 import torch
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_utils import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from saccade.attention import MECHANISMS, AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern

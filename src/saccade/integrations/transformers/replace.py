@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
-from transformers.modeling_utils import PreTrainedModel
+from transformers import PreTrainedModel
 
 from saccade.attention import AttentionLayer, Mechanism, to_mechanism
 from saccade.attention.patterns import Pattern
