@@ -7,11 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from calls import SMALL
 
 from saccade import __main__
 from saccade.cli import run
-from saccade.tasks.answers import Line, answered, numbered, seeds_of, to_method
+from saccade.data.tokenizer import BOS
+from saccade.generation import Windowed, generate
+from saccade.tasks.answers import GenerateOptions, Line, answered, numbered, seeds_of, to_method
+from saccade.tasks.continuation import SPECIAL, continuation
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +260,15 @@ def test_answers_that_cannot_be_printed_are_told_of(writer, tmp_path, monkeypatc
     monkeypatch.undo()
     assert code == 1
     assert "could not write all answers: No space left on device" in capsys.readouterr().err
+
+
+def test_a_long_line_is_gone_on_with_as_if_all_of_it_had_been_read(writer):
+    """The window has 12 tokens: what it forgot is cut off before, beside lines of other lengths."""
+    answer = continuation(writer, GenerateOptions("greedy(max_length=30)"))
+    lines = list(numbered(["the cat " * 9, "a", "the mat on the", "", "sat " * 40], "x"))
+    prompts = [torch.cat([torch.tensor([BOS]), answer.tokenizer.encode(line.text)])[None].long() for line in lines]
+    windowed = Windowed(answer.model, answer.window)
+    whole = [generate(windowed, answer.method, prompt, SPECIAL) for prompt in prompts]
+    wanted = [answer.tokenizer.decode(each.tokens[0, : each.lengths[0] - each.ended[0].long()]) for each in whole]
+    assert answer(lines) == wanted
+    assert max(prompt.shape[1] for prompt in prompts) > 5 * answer.window

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from saccade.data.splitting import partition, rank, scored_split
+from saccade.data.splitting import partition, rank
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -31,15 +31,3 @@ def test_heavy_items_are_counted_by_their_weight():
         have[name] += weight
     for name, share in SHARES.items():
         assert abs(have[name] / sum(weights) - share) < 0.03
-
-
-def test_the_test_split_is_scored_and_another_source_whole() -> None:
-    assert scored_split(None, None) == "test"
-    assert scored_split(None, "validation") == "validation"
-    assert scored_split("other.txt", None) == "all"
-
-
-@pytest.mark.parametrize(("source", "split"), [("other.txt", "test"), (None, "tests")])
-def test_a_split_of_a_whole_file_and_an_unknown_split_are_refused(source: str | None, split: str) -> None:
-    with pytest.raises(ValueError, match="split"):
-        scored_split(source, split)

@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 
-from saccade.errors import must_be, unknown
-
 SPLITS = ("train", "validation", "test")
 """What is learned from, what is chosen by, and what is reported on."""
 
@@ -61,20 +59,3 @@ def place(seed: int, content: bytes, shares: Mapping[str, float]) -> str:
             return name
         point -= share
     return list(shares)[-1]
-
-
-def scored_split(source: str | None, split: str | None) -> str:
-    """What a trained model is scored on: a split of its own data, the test if none is named, or `all` of a source.
-
-    Args:
-        source: other data than the model's own.
-        split: a split of its own.
-
-    Raises:
-        ValueError: both are given, or there is no such split.
-    """
-    if source is not None and split is not None:
-        raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
-    if split is not None and split not in SPLITS:
-        raise ValueError(unknown("split", split, SPLITS))
-    return split or ("test" if source is None else "all")

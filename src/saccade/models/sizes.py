@@ -73,17 +73,28 @@ def refuse_not_causal(name: str, mechanisms: tuple[Mechanism, ...]) -> None:
             raise ValueError(must_be(name, "one that claims causality: its outputs depend on later tokens", str(each)))
 
 
+def most_positions(settings: Any) -> int | None:
+    """The tokens of the longest sequence for which a model has positions; `None` where there is no such limit.
+
+    Args:
+        settings: a dataclass with `position`, `max_length` and, where there is a choice, `network`.
+    """
+    learned = settings.position == "learned" and getattr(settings, "network", "transformer") == "transformer"
+    return settings.max_length if learned else None
+
+
 def check_longest(name: str, settings: Any, longest: int) -> None:
     """Refuse data that a table of learned positions does not reach to the end of, before anything is trained.
 
     Args:
         name: of the settings.
-        settings: a dataclass with `position` and `max_length`.
+        settings: as `most_positions` reads them.
         longest: the tokens of the longest sequence that is trained on or scored.
 
     Raises:
         ValueError: it is longer than the table.
     """
-    if settings.position == "learned" and longest > settings.max_length:
+    limit = most_positions(settings)
+    if limit is not None and longest > limit:
         constraint = f"at least {longest}, the tokens of the longest sequence, as positions are learned"
-        raise ValueError(must_be(f"{name}.max_length", constraint, settings.max_length))
+        raise ValueError(must_be(f"{name}.max_length", constraint, limit))

@@ -19,7 +19,7 @@ from saccade.data import Batch, DataSettings, LabelledData, Split, batches, endl
 from saccade.data import load as load_data
 from saccade.data.files import read_rows
 from saccade.data.rows import Columns
-from saccade.data.splitting import SPLITS, scored_split
+from saccade.data.splitting import SPLITS
 from saccade.errors import must_be, unknown
 from saccade.models import ClassifierSettings, SequenceClassifier
 from saccade.models.sizes import check_longest
@@ -30,7 +30,7 @@ from saccade.seeded import seeded
 from saccade.shapes import Float, Tensor
 from saccade.tasks import run_folder
 from saccade.tasks.labelled_record import LabelledRecord
-from saccade.tasks.run import Work
+from saccade.tasks.run import Work, scored_split
 from saccade.training import TrainingSettings, accuracy, half_width
 from saccade.training.evaluating import evaluating
 from saccade.training.process import process_state
@@ -130,8 +130,7 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
         ValueError, OSError: the data or the model cannot be as the recipe says.
     """
     data = load_data(recipe.data) if data is None else data
-    if recipe.model.network == "transformer":
-        check_longest("model", recipe.model, data.longest)
+    check_longest("model", recipe.model, data.longest)
     with seeded(recipe.training.seed):
         model = SequenceClassifier(data.vocabulary.size, len(data.classes), recipe.model)
     return Prepared(recipe, data, model)

@@ -50,27 +50,28 @@ class Continuation:
         """What comes after each line."""
         prompts = self.tokenizer.encode_all(line.text for line in lines)
         prompts = prompts.framed(torch.full((len(lines), 1), BOS), torch.empty(len(lines), 0, dtype=torch.long))
-        prompts = self._remembered(prompts)
+        model = Windowed(self.model, self.window)
+        prompts = _remembered(prompts, model)
         seeds, answers = seeds_of(lines, self.seed), [""] * len(lines)
         for rows in prompts.lengths.argsort(stable=True).split(self.batch_size):
-            for row, answer in zip(rows.tolist(), self._answer(prompts, rows, seeds[rows]), strict=True):
+            for row, answer in zip(rows.tolist(), self._answer(model, prompts, rows, seeds[rows]), strict=True):
                 answers[row] = answer
         return answers
 
-    def _remembered(self, prompts: Ragged) -> Ragged:
-        """What is still in the window where an answer begins: one long prompt shall not hold up the others."""
-        model, lengths = Windowed(self.model, self.window), prompts.lengths
-        forgotten = torch.tensor([model.forgotten(length) for length in lengths.tolist()], dtype=torch.long)
-        place = torch.arange(len(prompts.values)) - (prompts.ends - lengths).repeat_interleave(lengths)
-        return Ragged(prompts.values[place >= forgotten.repeat_interleave(lengths)], (lengths - forgotten).cumsum(0))
-
-    def _answer(self, prompts: Ragged, rows: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> list[str]:
+    def _answer(self, model: Windowed, prompts: Ragged, rows: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> list[str]:
         device = next(self.model.parameters()).device
         tokens, mask = (part.to(device) for part in prompts.padded(rows, PAD))
-        model = Windowed(self.model, self.window)
         found = generate(model, self.method, tokens, SPECIAL, prompt_lengths=mask.sum(1), seeds=seeds)
         ends = (found.lengths - found.ended.long()).tolist()
         return [self.tokenizer.decode(row[:end]) for row, end in zip(found.tokens.cpu(), ends, strict=True)]
+
+
+def _remembered(prompts: Ragged, model: Windowed) -> Ragged:
+    """What is still in the window where an answer begins: one long prompt shall not hold up the others."""
+    lengths = prompts.lengths
+    forgotten = torch.tensor([model.forgotten(length) for length in lengths.tolist()], dtype=torch.long)
+    place = torch.arange(len(prompts.values)) - (prompts.ends - lengths).repeat_interleave(lengths)
+    return Ragged(prompts.values[place >= forgotten.repeat_interleave(lengths)], (lengths - forgotten).cumsum(0))
 
 
 def continuation(folder: Path, options: GenerateOptions) -> Answer:

@@ -10,6 +10,7 @@ from saccade import config
 from saccade.data.ragged import Ragged
 from saccade.data.tokenizer import MASK, PAD, SPECIALS, Tokenizer
 from saccade.models import LanguageModel
+from saccade.models.sizes import most_positions
 from saccade.shapes import Int, Tensor
 from saccade.tasks import run_folder
 from saccade.tasks.answers import Answer, Line, refuse_longer
@@ -45,8 +46,8 @@ class Filling:
         answers = [line.text for line in lines]
         asked = [row for row, line in enumerate(lines) if BLANK_TO_FILL in line.text]
         texts = Ragged.of(self._tokens(lines[row].text) for row in asked)
-        if self.model.settings.position == "learned":
-            refuse_longer([lines[row] for row in asked], texts.lengths, self.model.settings.max_length)
+        if (limit := most_positions(self.model.settings)) is not None:
+            refuse_longer([lines[row] for row in asked], texts.lengths, limit)
         for rows in texts.lengths.argsort(stable=True).split(self.batch_size) if asked else ():
             for row, found in zip(rows.tolist(), self._found(texts, rows), strict=True):
                 answers[asked[row]] = _between(lines[asked[row]].text.split(BLANK_TO_FILL), found)

@@ -9,6 +9,7 @@ from torch import nn
 
 from saccade import config
 from saccade.data import Split, SymbolVocabulary
+from saccade.models.sizes import most_positions
 from saccade.shapes import Int, Tensor
 from saccade.tasks import classification, run_folder
 from saccade.tasks.answers import Answer, Line, refuse_longer
@@ -76,5 +77,4 @@ def labelling(folder: Path) -> Answer:
     model = classification.trained_model(folder, record).to(process_state().device)
     # As the data was read: texts are cut, expressions are not.
     length = None if isinstance(record.vocabulary, SymbolVocabulary) else recipe.data.length
-    limit = recipe.model.max_length if recipe.model.position == "learned" else None
-    return Labelling(model, record, length, limit, recipe.training.batch_size)
+    return Labelling(model, record, length, most_positions(recipe.model), recipe.training.batch_size)

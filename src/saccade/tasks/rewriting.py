@@ -16,6 +16,7 @@ from saccade.errors import must_be, unknown
 from saccade.generation import Method
 from saccade.generation.autoregressive import Autoregressive
 from saccade.models import Seq2Seq
+from saccade.models.sizes import most_positions
 from saccade.tasks import run_folder
 from saccade.tasks.answers import Answer, GenerateOptions, Line, refuse_longer, seeds_of, to_method
 from saccade.tasks.pair_decoding import decode
@@ -51,8 +52,8 @@ class Rewriting:
         asked = [line for line in lines if line.text.strip()]
         sides = torch.full((len(asked),), self.side)
         sources = self.vocabulary.encode_sources((line.text for line in asked), sides)
-        if self.model.settings.position == "learned":
-            refuse_longer(asked, sources.lengths, longest_source(self.model.settings.max_length, self.method))
+        if (limit := most_positions(self.model.settings)) is not None:
+            refuse_longer(asked, sources.lengths, longest_source(limit, self.method))
         seeds = seeds_of(asked, self.seed)
         found = decode(self.model, self.vocabulary, sources, self.method, self.batch_tokens, seeds)
         answers = dict(zip((line.number for line in asked), found.texts, strict=True))

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from saccade import config, training
-from saccade.errors import must_be
+from saccade.data.splitting import SPLITS
+from saccade.errors import must_be, unknown
 from saccade.machine import commit, machine, peak_memory, versions
 from saccade.nn.losses import Loss
 from saccade.tasks import run_folder
@@ -137,6 +138,23 @@ def resume(
     if not trained.step_seconds and finished.is_file() and (out / run_folder.RECORD).is_file():
         return json.loads(finished.read_text(encoding="utf-8"))
     return _finish(work, out, trained)
+
+
+def scored_split(source: str | None, split: str | None) -> str:
+    """What a trained model is scored on: a split of its own data, the test if none is named, or `all` of a source.
+
+    Args:
+        source: other data than the model's own.
+        split: a split of its own.
+
+    Raises:
+        ValueError: both are given, or there is no such split.
+    """
+    if source is not None and split is not None:
+        raise ValueError(must_be("split", "left out for a file, which is scored whole", split))
+    if split is not None and split not in SPLITS:
+        raise ValueError(unknown("split", split, SPLITS))
+    return split or ("test" if source is None else "all")
 
 
 def _finish(work: Work, out: Path, trained: Trained) -> dict[str, object]:

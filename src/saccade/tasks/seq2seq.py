@@ -17,10 +17,9 @@ from saccade.data.pair_encoding import ParallelVocabulary, encode_pairs
 from saccade.data.pair_examples import PairBatch, PairSplit
 from saccade.data.pairs import read_pairs
 from saccade.data.parallel import ParallelData, ParallelSettings, load_parallel, load_part
-from saccade.data.splitting import scored_split
 from saccade.errors import must_be, unknown, whole_number
 from saccade.models import Seq2Seq, Seq2SeqSettings
-from saccade.models.sizes import check_longest
+from saccade.models.sizes import check_longest, most_positions
 from saccade.nn import Loss, cross_entropy
 from saccade.nn.auxiliary import with_auxiliary
 from saccade.seeded import seeded
@@ -28,7 +27,7 @@ from saccade.tasks import run_folder
 from saccade.tasks.answers import to_method
 from saccade.tasks.pair_record import PairRecord, read_vocabulary
 from saccade.tasks.pair_scores import Scoring, scores, surprise
-from saccade.tasks.run import Work
+from saccade.tasks.run import Work, scored_split
 from saccade.tasks.text_metrics import METRICS
 from saccade.training import TrainingSettings
 from saccade.training.process import process_state
@@ -87,9 +86,10 @@ class Recipe:
             longest = getattr(self.data, name)
             if longest > self.batch_tokens:
                 raise ValueError(must_be("batch_tokens", f"at least data.{name} = {longest}", self.batch_tokens))
-            if self.model.position == "learned" and longest > self.model.max_length:
+            limit = most_positions(self.model)
+            if limit is not None and longest > limit:
                 constraint = f"at least data.{name} = {longest}, as positions are learned"
-                raise ValueError(must_be("model.max_length", constraint, self.model.max_length))
+                raise ValueError(must_be("model.max_length", constraint, limit))
 
     @property
     def scoring(self) -> Scoring:

@@ -17,7 +17,6 @@ from saccade.data.batch_plans import Plan, by_tokens, endless
 from saccade.data.ragged import Ragged
 from saccade.data.rare_words import chances, hide
 from saccade.data.sentences import read_sentences
-from saccade.data.splitting import scored_split
 from saccade.data.tagged import TaggedData, TaggedSettings, TaggedVocabulary, encode_sentences, load_tagged
 from saccade.data.tagged_examples import TaggedBatch, TaggedSplit
 from saccade.errors import must_be, whole_number
@@ -28,7 +27,7 @@ from saccade.nn.auxiliary import with_auxiliary
 from saccade.seeded import seeded
 from saccade.shapes import Float, Int, Tensor
 from saccade.tasks import run_folder
-from saccade.tasks.run import Work
+from saccade.tasks.run import Work, scored_split
 from saccade.tasks.tagged_record import TaggedRecord
 from saccade.tasks.tagging_scores import has_entities, score_entities, score_words
 from saccade.training import TrainingSettings, accuracy

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from saccade import config
-from saccade.data.splitting import scored_split
 from saccade.data.stream import Stream, StreamData, StreamSettings, load_stream, load_streams
 from saccade.data.tokenizer import Identity, Tokenizer
 from saccade.data.windows import WindowBatch, consecutive_windows, random_windows
@@ -17,7 +16,7 @@ from saccade.models import LanguageModel
 from saccade.models.sizes import check_longest
 from saccade.seeded import seeded
 from saccade.tasks import run_folder
-from saccade.tasks.run import Work
+from saccade.tasks.run import Work, scored_split
 from saccade.tasks.run_folder import DATA, DataRecord
 from saccade.writing import write
 

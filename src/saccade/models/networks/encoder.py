@@ -7,7 +7,7 @@ from torch import nn
 
 from saccade.attention.record import Record
 from saccade.models.networks.network import TokenNetwork
-from saccade.models.sizes import check_placed, check_sizes, mechanisms_of
+from saccade.models.sizes import check_placed, check_sizes, mechanisms_of, most_positions
 from saccade.nn import Encoder
 from saccade.nn.positions import to_position
 from saccade.shapes import Bool, Float, Tensor
@@ -24,7 +24,7 @@ class EncoderNetwork(TokenNetwork):
     def __init__(self, inputs: int, settings: "TransformerSettings") -> None:
         super().__init__()
         self.width = settings.width
-        self.max_length = settings.max_length if settings.position == "learned" else None
+        self.max_length = most_positions(settings)
         self.input = nn.Linear(inputs, settings.width)
         self.position = to_position(settings.position, settings.width, settings.max_length)
         self.encoder = Encoder(
